@@ -1,0 +1,1 @@
+//! The libp2p host: transports, Kademlia, identity, discovery.

@@ -1,0 +1,1 @@
+//! The OCI endpoint: HTTP in, sessions out.
