@@ -1,0 +1,162 @@
+//! Upstream: Debian's docker-registry, serving the real image from files that are kept between runs.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    image::RealImage,
+    process::{Daemon, run},
+    testbed::{Host, work_folder},
+};
+
+const PORT: u16 = 5000;
+const READY: Duration = Duration::from_secs(10);
+const PUSH: Duration = Duration::from_secs(120);
+
+/// Where the real image is in the registry.
+pub const REPOSITORY: &str = "debian/app";
+/// Its tag.
+pub const TAG: &str = "v1";
+
+/// A registry on a host.
+#[derive(Debug)]
+pub struct Registry {
+    /// Where it runs.
+    pub host: Host,
+    daemon: Daemon,
+}
+
+/// A request as the registry's access log has it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `GET` or `HEAD`.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Bytes of body that were written.
+    pub bytes: u64,
+}
+
+impl Registry {
+    /// A registry that has `image`, and takes nothing else.
+    pub fn start(host: &Host, image: &RealImage) -> Result<Registry> {
+        let storage = stored(host, image)?;
+        Registry::serve(host, &storage, true)
+    }
+
+    /// `host:port`, what image names start with.
+    pub fn name(&self) -> String {
+        format!("{}:{PORT}", self.host.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        (self.host.address, PORT).into()
+    }
+
+    /// The real image by tag.
+    pub fn by_tag(&self) -> String {
+        format!("{}/{REPOSITORY}:{TAG}", self.name())
+    }
+
+    /// The real image by digest.
+    pub fn by_digest(&self, image: &RealImage) -> String {
+        format!("{}/{REPOSITORY}@{}", self.name(), image.manifest.digest)
+    }
+
+    /// All requests so far that have ended.
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        Ok(self.daemon.log()?.lines().filter_map(parse_access).collect())
+    }
+
+    /// Bytes of bodies sent so far, in answers that have ended.
+    pub fn bytes_sent(&self) -> Result<u64> {
+        Ok(self.requests()?.iter().filter(|request| request.method == "GET").map(|request| request.bytes).sum())
+    }
+
+    /// SIGKILL: connections are reset, and new ones refused.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.kill()
+    }
+
+    /// SIGSTOP: connections stay, and nothing comes.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.daemon.freeze()
+    }
+
+    fn serve(host: &Host, storage: &std::path::Path, read_only: bool) -> Result<Registry> {
+        let config = host.folder.join("registry.yml");
+        // Deleting is off and the files are shared by all tests, so read-only keeps one test from changing another's input.
+        fs::write(
+            &config,
+            format!(
+                "version: 0.1\n\
+                 log:\n  accesslog:\n    disabled: false\n  level: warn\n\
+                 storage:\n  filesystem:\n    rootdirectory: {}\n  maintenance:\n    readonly:\n      enabled: {read_only}\n\
+                 http:\n  addr: 0.0.0.0:{PORT}\n",
+                storage.display()
+            ),
+        )?;
+        let mut command = host.command("docker-registry");
+        command.arg("serve").arg(&config).env("OTEL_TRACES_EXPORTER", "none");
+        let mut daemon = Daemon::start("docker-registry", &mut command, &host.folder.join("registry.log"))?;
+        let address = (host.address, PORT).into();
+        daemon.wait_until("listening", READY, || Ok(host.connect(address).ok().map(drop)))?;
+        Ok(Registry { host: host.clone(), daemon })
+    }
+}
+
+/// The registry's files with the image in them: pushed once, then kept.
+fn stored(host: &Host, image: &RealImage) -> Result<PathBuf> {
+    let storage = work_folder()?.join(format!("registry-{}", image.manifest.digest.trim_start_matches("sha256:")));
+    let complete = storage.join("complete");
+    if complete.exists() {
+        return Ok(storage);
+    }
+    if storage.exists() {
+        fs::remove_dir_all(&storage)?;
+    }
+    fs::create_dir_all(&storage)?;
+    let registry = Registry::serve(host, &storage, false)?;
+    run(host
+        .command_within(PUSH, "skopeo")
+        .args(["copy", "--dest-tls-verify=false", "--quiet"])
+        .arg(format!("oci:{}:{}", image.layout.display(), crate::image::NAME))
+        .arg(format!("docker://{}", registry.by_tag())))
+    .context("pushing the image to the registry")?;
+    drop(registry);
+    fs::remove_file(host.folder.join("registry.log"))?;
+    fs::write(complete, "")?;
+    Ok(storage)
+}
+
+/// A line of the combined log format: `ADDRESS - - [TIME] "METHOD PATH PROTOCOL" STATUS BYTES …`.
+fn parse_access(line: &str) -> Option<Request> {
+    let (_, rest) = line.split_once("] \"")?;
+    let (request, rest) = rest.split_once("\" ")?;
+    let mut request = request.split(' ');
+    let mut answer = rest.split(' ');
+    Some(Request {
+        method: request.next()?.to_owned(),
+        path: request.next()?.to_owned(),
+        status: answer.next()?.parse().ok()?,
+        bytes: answer.next()?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_access;
+
+    #[test]
+    fn a_line_of_the_access_log_gives_path_status_and_bytes() {
+        let line = "10.88.0.2 - - [24/Nov/2026:10:00:00 +0000] \"GET /v2/a/blobs/sha256:00?ns=x HTTP/1.1\" 206 1234 \"\" \"agent\"";
+        let request = parse_access(line).unwrap();
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/v2/a/blobs/sha256:00?ns=x"));
+        assert_eq!((request.status, request.bytes), (206, 1234));
+        assert!(parse_access("time=\"…\" level=warning msg=\"something else\"").is_none());
+    }
+}
