@@ -17,7 +17,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Length of this algorithm's output in bytes.
-    pub const fn len(self) -> usize {
+    pub const fn hash_len(self) -> usize {
         match self {
             Algorithm::Sha256 => 32,
             Algorithm::Sha512 => 64,
@@ -51,7 +51,7 @@ pub enum ParseDigestError {
     #[error("digest algorithm {0:?} is not sha256 or sha512")]
     UnknownAlgorithm(String),
     /// The hash is not lower-case hex of the algorithm's length.
-    #[error("{algorithm} digest must be {expected} lower-case hex digits", algorithm = .0.as_str(), expected = .0.len() * 2)]
+    #[error("{algorithm} digest must be {expected} lower-case hex digits", algorithm = .0.as_str(), expected = .0.hash_len() * 2)]
     BadHash(Algorithm),
 }
 
@@ -67,7 +67,7 @@ pub struct Digest {
 impl Digest {
     /// A digest from raw hash bytes; `None` when the length is not the algorithm's.
     pub fn new(algorithm: Algorithm, hash: &[u8]) -> Option<Self> {
-        if hash.len() != algorithm.len() {
+        if hash.len() != algorithm.hash_len() {
             return None;
         }
         let mut bytes = [0; 64];
@@ -96,7 +96,7 @@ impl Digest {
 
     /// The hash, 32 or 64 bytes.
     pub fn hash(&self) -> &[u8] {
-        &self.hash[..self.algorithm.len()]
+        &self.hash[..self.algorithm.hash_len()]
     }
 
     /// The hash as lower-case hex, as used in file names.
@@ -172,11 +172,12 @@ impl FromStr for Digest {
             other => return Err(ParseDigestError::UnknownAlgorithm(other.chars().take(32).collect())),
         };
         let is_lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if hash.len() != algorithm.len() * 2 || !hash.bytes().all(is_lower_hex) {
+        if hash.len() != algorithm.hash_len() * 2 || !hash.bytes().all(is_lower_hex) {
             return Err(ParseDigestError::BadHash(algorithm));
         }
         let mut bytes = [0; 64];
-        hex::decode_to_slice(hash, &mut bytes[..algorithm.len()]).map_err(|_| ParseDigestError::BadHash(algorithm))?;
+        hex::decode_to_slice(hash, &mut bytes[..algorithm.hash_len()])
+            .map_err(|_| ParseDigestError::BadHash(algorithm))?;
         Ok(Self { algorithm, hash: bytes })
     }
 }

@@ -11,6 +11,7 @@
 //! | [`leaf`] | the division of a blob into leaves, sets of leaves |
 //! | [`outline`] | sizes and leaf hashes of a blob, its wire form |
 //! | [`dag`] | building and decoding UnixFS DAGs (profile `unixfs-v1-2025`) |
+//! | `verify` | whether a block is the one that a CID names |
 //! | [`name`] | registries, repositories, tags, references |
 //!
 //! Every parser takes bytes from outside, bounds what it allocates and never panics.
@@ -20,9 +21,11 @@ pub mod digest;
 pub mod leaf;
 pub mod name;
 pub mod outline;
+mod verify;
 
 pub use cid::Cid;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use leaf::{LEAF_SIZE, LeafHash, LeafSet};
 pub use name::{Image, Origin, Reference, Registry, Repository, Tag};
 pub use outline::Outline;
+pub use verify::{cid_matches, is_verifiable};

@@ -118,6 +118,8 @@ impl Outline {
         for (hash, index) in hashes.iter().zip(0..) {
             let range = leaf_range(self.size, index);
             builder.leaf(*hash, range.end - range.start);
+            // Only the root is asked for: the nodes below it need not pile up.
+            builder.take_nodes();
         }
         Some(builder.finish().root)
     }
