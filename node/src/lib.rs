@@ -1,0 +1,17 @@
+//! The `shoal` program: configuration, daemon, admin API, command line.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | one TOML file, environment and flags; what `shoal config` shows |
+//! | [`cli`] | the commands |
+//! | [`install`] | the runtimes' configuration: `shoal install`, `shoal uninstall` |
+//! | [`demo`] | `shoal demo` |
+//! | [`output`] | standard output |
+//!
+//! It is a library so that tests, examples and fuzz targets reach what the program is made of.
+
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod install;
+pub mod output;
