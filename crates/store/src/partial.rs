@@ -1,0 +1,486 @@
+//! A blob in progress: a sparse file and the map of its verified leaves.
+//!
+//! Writers of different leaves run side by side; two of the same leaf take turns. A leaf counts once its bytes and its map record are written.
+//!
+//! The whole digest is computed as the frontier moves, by whichever writer finds that nobody else is at it, from the bytes in its
+//! hands when its leaf is next, otherwise from the file, which is in the page cache then. A writer catches up with a few leaves
+//! at most, so that none is kept for long; `verify` does the rest.
+//!
+//! Locks, in this order: `whole` (held while hashing and committing), `claim`, `map`, `progress` (held for a moment).
+
+use std::{
+    collections::HashSet,
+    fmt,
+    fs::{File, OpenOptions},
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+    sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use shoal_content::{
+    Digest, Hasher, LeafHash, LeafSet, Outline,
+    leaf::{leaf_at, leaf_count, leaf_range},
+};
+
+use crate::{
+    blob::Blob,
+    error::{Error, Result},
+    map::{Entry, Map},
+    store::Shared,
+    table::{Claim, Claimed, Slot, lock},
+};
+
+/// Leaves that one writer hashes at most when it finds the whole digest behind: some milliseconds.
+const CATCH_UP: u64 = 4;
+
+/// A blob in progress. All of it is `&self`: share it behind an `Arc`. Dropping it keeps what is written, to be resumed.
+pub struct Partial {
+    shared: Arc<Shared>,
+    digest: Digest,
+    size: u64,
+    /// Given back when the partial is committed, discarded or dropped.
+    claim: Mutex<Option<Claimed>>,
+    file: Arc<File>,
+    slot: Slot,
+    whole: Mutex<Whole>,
+    map: Mutex<Map>,
+    progress: Mutex<Progress>,
+    /// Told when a leaf's writer is done.
+    landed: Condvar,
+}
+
+/// The whole digest, as far as it has been computed.
+struct Whole {
+    hasher: Hasher,
+    /// Leaves in it: the first ones, without a gap.
+    leaves: u64,
+}
+
+struct Progress {
+    have: LeafSet,
+    outline: Outline,
+    /// The first leaf that is missing.
+    frontier: u64,
+    /// Leaves that somebody is writing.
+    writing: HashSet<u64>,
+    /// Grows with every leaf forgotten: bytes in a writer's hands from before may not be those in the file.
+    forgotten: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Committed,
+    Discarded,
+}
+
+impl Partial {
+    /// Begins a blob, or resumes it: leaves that the map of an earlier attempt names are hashed again, and those that match are kept.
+    pub(crate) fn open(shared: &Arc<Shared>, digest: &Digest, size: u64) -> Result<Self> {
+        let outline = Outline::growing(size).ok_or(Error::TooLarge { digest: *digest, size })?;
+        let claim = shared.claim(digest, Claim::Lasting)?;
+        if shared.table().blobs.contains_key(digest) {
+            return Err(Error::Held(*digest));
+        }
+        let (part, map) = (shared.layout.part(digest), shared.layout.map(digest));
+        let resumed = match Map::resume(&map, digest, size)? {
+            Some((log, leaves)) => open_part(&part, size)?.map(|file| (log, leaves, file)),
+            None => None,
+        };
+        let on_disk = match &resumed {
+            Some((_, _, file)) => file.metadata().map_err(Error::io("look at", &part, 0))?.blocks() * 512,
+            None => {
+                shared.remove_partial(digest)?;
+                shared.table().slots.remove(digest);
+                0
+            }
+        };
+
+        let slot = shared.reserve(digest, size, on_disk.min(size))?;
+        let opened = || -> Result<_> {
+            match resumed {
+                Some((log, leaves, file)) => Ok((file, log, leaves)),
+                None => {
+                    let file = create_part(&part, size)?;
+                    let log = Map::create(shared.options.disk.as_ref(), &map, digest, size)?;
+                    Ok((file, log, Vec::new()))
+                }
+            }
+        };
+        let (file, log, leaves) = opened().inspect_err(|_| {
+            shared.table().slots.remove(digest);
+            let _ = shared.remove_partial(digest);
+        })?;
+
+        let partial = Self {
+            shared: Arc::clone(shared),
+            digest: *digest,
+            size,
+            claim: Mutex::new(Some(claim)),
+            file: Arc::new(file),
+            slot,
+            whole: Mutex::new(Whole { hasher: Hasher::new(digest.algorithm()), leaves: 0 }),
+            map: Mutex::new(log),
+            progress: Mutex::new(Progress {
+                have: LeafSet::empty(leaf_count(size)),
+                outline,
+                frontier: 0,
+                writing: HashSet::new(),
+                forgotten: 0,
+                state: State::Open,
+            }),
+            landed: Condvar::new(),
+        };
+        partial.resume(&leaves)?;
+        Ok(partial)
+    }
+
+    /// The blob's digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The blob's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The leaves that are there.
+    pub fn have(&self) -> LeafSet {
+        lock(&self.progress).have.clone()
+    }
+
+    /// Whether leaf `index` is there.
+    pub fn has(&self, index: u64) -> bool {
+        lock(&self.progress).have.contains(index)
+    }
+
+    /// Bytes from the blob's beginning on that are there without a gap.
+    pub fn frontier(&self) -> u64 {
+        let frontier = lock(&self.progress).frontier;
+        leaf_range(self.size, frontier).start
+    }
+
+    /// The hashes of the leaves that are there.
+    pub fn outline(&self) -> Outline {
+        lock(&self.progress).outline.clone()
+    }
+
+    /// Writes a leaf. **The caller has hashed `bytes` and found `hash`: it is not hashed again here**, and is what the map and the outline say from now on.
+    /// False when the leaf was there already, whatever its hash; then nothing is written.
+    ///
+    /// When it fails, the leaf is not there and everything else is as it was; `Error::NoSpace` when the disk is full and no room can be made.
+    pub fn write_leaf(&self, index: u64, bytes: &[u8], hash: LeafHash) -> Result<bool> {
+        let digest = self.digest;
+        if index >= leaf_count(self.size) {
+            return Err(Error::NoSuchLeaf { digest, index });
+        }
+        let range = leaf_range(self.size, index);
+        let expected = range.end - range.start;
+        let got = bytes.len() as u64;
+        if got != expected {
+            return Err(Error::LeafLength { digest, index, expected, got });
+        }
+        if !self.begin_leaf(index)? {
+            return Ok(false);
+        }
+        let turn = Turn { partial: self, index };
+        let stored = match self.store_leaf(index, range.start, bytes, hash) {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%digest, leaf = index, %error, "the disk is full: making room");
+                self.shared.relieve(got);
+                self.store_leaf(index, range.start, bytes, hash)
+            }
+            stored => stored,
+        };
+        stored?;
+
+        let forgotten = {
+            let mut progress = lock(&self.progress);
+            progress.admit(index, hash);
+            progress.forgotten
+        };
+        self.slot.written.fetch_add(got, Ordering::Relaxed);
+        drop(turn);
+        self.hash_ahead(index, bytes, forgotten);
+        Ok(true)
+    }
+
+    /// Up to `len` bytes from `offset` on; fewer where the blob ends before. `Error::NotWritten` when a leaf of the range is not there.
+    /// Works after `commit` and `discard` too.
+    pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let end = offset.saturating_add(len as u64).min(self.size);
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        {
+            let progress = lock(&self.progress);
+            let missing = (leaf_at(offset)..=leaf_at(end - 1)).find(|&index| !progress.have.contains(index));
+            if let Some(index) = missing {
+                let offset = offset.max(leaf_range(self.size, index).start);
+                return Err(Error::NotWritten { digest: self.digest, offset });
+            }
+        }
+        self.read(offset..end)
+    }
+
+    /// Finishes the whole digest and compares it. On `Ok` the bytes are the blob's: the last of them may be sent, before `commit` has made them durable.
+    pub fn verify(&self) -> Result<()> {
+        self.verify_whole(&mut lock(&self.whole))
+    }
+
+    /// Verifies, makes durable and puts in place.
+    ///
+    /// On `Error::Incomplete` and `Error::DigestMismatch` everything stays as it is: find the leaf that lied, forget it, write it again, commit again.
+    pub fn commit(&self) -> Result<Blob> {
+        let mut whole = lock(&self.whole);
+        self.verify_whole(&mut whole)?;
+        let outline = lock(&self.progress).outline.clone();
+        let leaves = outline.hashes().ok_or(Error::Incomplete { digest: self.digest, missing: 0 })?;
+        let part = self.shared.layout.part(&self.digest);
+        let mut claim = lock(&self.claim);
+        let held = claim.as_ref().ok_or(Error::Closed(self.digest))?;
+        let blob = self.shared.publish(held, &self.file, &part, self.size, &leaves)?;
+        lock(&self.progress).state = State::Committed;
+        if let Err(error) = self.shared.remove_partial(&self.digest) {
+            tracing::warn!(digest = %self.digest, %error, "the map of a finished blob stays until the store is next opened");
+        }
+        *claim = None;
+        Ok(blob)
+    }
+
+    /// Stops relying on a leaf, for good: it is missing from now on. False when it was not there.
+    pub fn forget_leaf(&self, index: u64) -> Result<bool> {
+        let mut whole = lock(&self.whole);
+        let mut map = lock(&self.map);
+        let mut progress = lock(&self.progress);
+        self.check_open(&progress)?;
+        if !progress.have.contains(index) {
+            return Ok(false);
+        }
+        let path = self.shared.layout.map(&self.digest);
+        map.append(self.shared.options.disk.as_ref(), &path, Entry::Forgotten(index))?;
+        progress.forget(index);
+        if index < whole.leaves {
+            *whole = Whole { hasher: Hasher::new(self.digest.algorithm()), leaves: 0 };
+        }
+        let range = leaf_range(self.size, index);
+        self.slot.written.fetch_sub(range.end - range.start, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Removes all of it from the disk and gives its room back.
+    pub fn discard(&self) -> Result<()> {
+        let _whole = lock(&self.whole);
+        {
+            let mut progress = lock(&self.progress);
+            self.check_open(&progress)?;
+            progress.state = State::Discarded;
+        }
+        let removed = self.shared.remove_partial(&self.digest);
+        self.shared.table().slots.remove(&self.digest);
+        *lock(&self.claim) = None;
+        removed
+    }
+
+    /// Waits for the turn to write a leaf; false when it is there.
+    fn begin_leaf(&self, index: u64) -> Result<bool> {
+        let mut progress = lock(&self.progress);
+        loop {
+            self.check_open(&progress)?;
+            if progress.have.contains(index) {
+                return Ok(false);
+            }
+            if progress.writing.insert(index) {
+                return Ok(true);
+            }
+            progress = self.landed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn store_leaf(&self, index: u64, start: u64, bytes: &[u8], hash: LeafHash) -> Result<()> {
+        let disk = self.shared.options.disk.as_ref();
+        let part = || self.shared.layout.part(&self.digest);
+        disk.write_at(&self.file, bytes, start)
+            .map_err(|error| Error::io("write", part(), bytes.len() as u64)(error))?;
+        let path = self.shared.layout.map(&self.digest);
+        lock(&self.map).append(disk, &path, Entry::Written(index, hash))
+    }
+
+    /// Moves the whole digest on, if nobody else is at it. `bytes` are those of leaf `index`, written before the `forgotten`th leaf was forgotten.
+    fn hash_ahead(&self, index: u64, bytes: &[u8], forgotten: u64) {
+        let mut left = CATCH_UP;
+        loop {
+            {
+                let Ok(mut whole) = self.whole.try_lock() else { return };
+                while left > 0 && self.is_next(&whole, None) {
+                    let hashed = if whole.leaves == index && self.is_next(&whole, Some(forgotten)) {
+                        whole.hasher.update(bytes);
+                        Ok(())
+                    } else {
+                        self.read(leaf_range(self.size, whole.leaves)).map(|leaf| whole.hasher.update(&leaf))
+                    };
+                    if let Err(error) = hashed {
+                        // `verify` comes upon it again, and says so.
+                        tracing::debug!(digest = %self.digest, %error, "cannot read a leaf back to hash it");
+                        return;
+                    }
+                    whole.leaves += 1;
+                    left -= 1;
+                }
+                // Unlocked here: whoever landed the next leaf meanwhile, and found this locked, relies on the look below.
+            }
+            let next = self.whole.try_lock().is_ok_and(|whole| self.is_next(&whole, None));
+            if left == 0 || !next {
+                return;
+            }
+        }
+    }
+
+    /// Whether the leaf that the whole digest needs next is there, and, if asked, no leaf has been forgotten since.
+    fn is_next(&self, whole: &Whole, forgotten: Option<u64>) -> bool {
+        let progress = lock(&self.progress);
+        progress.have.contains(whole.leaves) && forgotten.is_none_or(|forgotten| forgotten == progress.forgotten)
+    }
+
+    fn verify_whole(&self, whole: &mut Whole) -> Result<()> {
+        let digest = self.digest;
+        {
+            let progress = lock(&self.progress);
+            self.check_open(&progress)?;
+            if !progress.have.is_full() {
+                return Err(Error::Incomplete { digest, missing: progress.have.capacity() - progress.have.len() });
+            }
+        }
+        while whole.leaves < leaf_count(self.size) {
+            let leaf = self.read(leaf_range(self.size, whole.leaves))?;
+            whole.hasher.update(&leaf);
+            whole.leaves += 1;
+        }
+        let actual = whole.hasher.clone().finish();
+        if actual != digest {
+            return Err(Error::DigestMismatch { expected: digest, actual: Box::new(actual) });
+        }
+        Ok(())
+    }
+
+    fn resume(&self, leaves: &[Option<LeafHash>]) -> Result<()> {
+        let mut kept = 0;
+        let mut lost = 0u64;
+        for (index, hash) in (0..).zip(leaves) {
+            let Some(hash) = hash else { continue };
+            let leaf = self.read(leaf_range(self.size, index));
+            match leaf {
+                Ok(leaf) if LeafHash::of(&leaf) == *hash => {
+                    let mut progress = lock(&self.progress);
+                    progress.admit(index, *hash);
+                    drop(progress);
+                    kept += leaf.len() as u64;
+                    let mut whole = lock(&self.whole);
+                    if whole.leaves == index {
+                        whole.hasher.update(&leaf);
+                        whole.leaves += 1;
+                    }
+                }
+                _ => {
+                    lost += 1;
+                    let path = self.shared.layout.map(&self.digest);
+                    lock(&self.map).append(self.shared.options.disk.as_ref(), &path, Entry::Forgotten(index))?;
+                }
+            }
+        }
+        self.slot.written.store(kept, Ordering::Relaxed);
+        if !leaves.is_empty() {
+            tracing::info!(digest = %self.digest, kept_bytes = kept, lost_leaves = lost, "resumed a partial");
+        }
+        Ok(())
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
+        let path = || self.shared.layout.part(&self.digest);
+        self.file.read_exact_at(&mut bytes, range.start).map_err(|error| Error::io("read", path(), 0)(error))?;
+        Ok(Bytes::from(bytes))
+    }
+
+    fn check_open(&self, progress: &Progress) -> Result<()> {
+        match progress.state {
+            State::Open => Ok(()),
+            State::Committed | State::Discarded => Err(Error::Closed(self.digest)),
+        }
+    }
+}
+
+impl Progress {
+    fn admit(&mut self, index: u64, hash: LeafHash) {
+        self.have.insert(index);
+        self.outline.set(index, hash);
+        while self.have.contains(self.frontier) {
+            self.frontier += 1;
+        }
+    }
+
+    fn forget(&mut self, index: u64) {
+        self.have.remove(index);
+        self.frontier = self.frontier.min(index);
+        self.forgotten += 1;
+        let Some(mut outline) = Outline::growing(self.outline.size()) else { return };
+        for kept in self.have.iter() {
+            if let Some(hash) = self.outline.leaf(kept) {
+                outline.set(kept, hash);
+            }
+        }
+        self.outline = outline;
+    }
+}
+
+/// The turn of one writer at one leaf; over when it is dropped.
+struct Turn<'a> {
+    partial: &'a Partial,
+    index: u64,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.partial.progress).writing.remove(&self.index);
+        self.partial.landed.notify_all();
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if lock(&self.progress).state != State::Open {
+            return;
+        }
+        if let Some(slot) = self.shared.table().slots.get_mut(&self.digest) {
+            slot.closed = Some(Instant::now());
+        }
+    }
+}
+
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partial").field("digest", &self.digest).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// Opens the file of an earlier attempt; `None` when it is not there or not of this size.
+fn open_part(path: &Path, size: u64) -> Result<Option<File>> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => {
+            let len = file.metadata().map_err(Error::io("look at", path, 0))?.len();
+            Ok((len == size).then_some(file))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("open", path, 0)(error)),
+    }
+}
+
+fn create_part(path: &Path, size: u64) -> Result<File> {
+    let created = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+    created.and_then(|file| file.set_len(size).map(|()| file)).map_err(Error::io("create", path, 0))
+}
