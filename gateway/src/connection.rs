@@ -1,0 +1,79 @@
+//! One client's connection from accept to FIN.
+
+use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    answer::Shared,
+    line::{Line, part},
+};
+
+/// Most bytes of an answer that hyper holds for a connection before it asks the body for no more. A leaf is one buffer and
+/// passes uncopied; this only keeps a second one from queueing behind it.
+const WRITE_AHEAD: usize = 256 * 1024;
+
+/// Serves a connection until the client or `stop` ends it, then parts by FIN.
+pub(crate) async fn serve(shared: Arc<Shared>, tcp: Arc<TcpStream>, stop: impl Future<Output = ()>) {
+    talk(&shared, &tcp, stop).await;
+    part(&tcp).await;
+}
+
+async fn talk(shared: &Arc<Shared>, tcp: &Arc<TcpStream>, stop: impl Future<Output = ()>) {
+    let config = &shared.config;
+    let (line, scissors) = Line::new(tcp.clone(), config.write_timeout);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (shared, scissors) = (shared.clone(), scissors.clone());
+        async move {
+            let (parts, _) = request.into_parts();
+            Ok::<_, Infallible>(shared.answer(&parts, scissors).await)
+        }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(config.header_timeout)
+            .max_header_size(config.max_header_bytes)
+            .max_buf_size(WRITE_AHEAD.max(config.max_header_bytes))
+            .serve_connection(TokioIo::new(line), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(config.drain, connection).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::warn!(drain_ms = as_millis(config.drain), "connection cut: its request outlasted the shutdown");
+                    return;
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        if is_slow_client(&error) {
+            shared.metrics.slow_clients.inc();
+            tracing::info!("connection cut: its client took no byte for too long");
+        }
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Only the line's own write time-out has this kind; hyper's header time-out is no error of input or output.
+fn is_slow_client(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<std::io::Error>() {
+            return cause.kind() == std::io::ErrorKind::TimedOut;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+fn as_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

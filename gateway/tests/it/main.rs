@@ -1,0 +1,10 @@
+//! The gateway over real sockets, with content from memory and faults on order.
+
+mod blobs;
+mod cut;
+mod fake;
+mod manifests;
+mod names;
+mod slow;
+mod watchdog;
+mod wire;
