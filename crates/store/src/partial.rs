@@ -236,6 +236,7 @@ impl Partial {
     /// Verifies, makes durable and puts in place.
     ///
     /// On `Error::Incomplete` and `Error::DigestMismatch` everything stays as it is: find the leaf that lied, forget it, write it again, commit again.
+    /// When the disk refuses to make the bytes durable, the partial is discarded: nothing can be said of what is on disk then.
     pub fn commit(&self) -> Result<Blob> {
         let mut whole = lock(&self.whole);
         self.verify_whole(&mut whole)?;
@@ -244,6 +245,13 @@ impl Partial {
         let part = self.shared.layout.part(&self.digest);
         let mut claim = lock(&self.claim);
         let held = claim.as_ref().ok_or(Error::Closed(self.digest))?;
+        if let Err(error) = self.shared.make_durable(&self.file, &part, self.size) {
+            lock(&self.progress).state = State::Discarded;
+            self.give_up(&mut claim).unwrap_or_else(|error| {
+                tracing::error!(digest = %self.digest, %error, "a partial that could not be made durable cannot be removed");
+            });
+            return Err(error);
+        }
         let blob = self.shared.publish(held, &self.file, &part, self.size, &leaves)?;
         lock(&self.progress).state = State::Committed;
         if let Err(error) = self.shared.remove_partial(&self.digest) {
@@ -281,9 +289,14 @@ impl Partial {
             self.check_open(&progress)?;
             progress.state = State::Discarded;
         }
+        self.give_up(&mut lock(&self.claim))
+    }
+
+    /// Removes all of it from the disk, and lets others begin it anew.
+    fn give_up(&self, claim: &mut Option<Claimed>) -> Result<()> {
         let removed = self.shared.remove_partial(&self.digest);
         self.shared.table().slots.remove(&self.digest);
-        *lock(&self.claim) = None;
+        *claim = None;
         removed
     }
 

@@ -1,5 +1,8 @@
 //! The one way in which a file becomes a blob: `fsync(file)`, `rename`, `fsync(directory)`, and only then the index.
 //! The caller has seen the whole digest match.
+//!
+//! A file of which `fsync` failed once must never become a blob: the kernel may have dropped pages that it could not write and call the next
+//! `fsync` a success (fsync(2), "ERRORS"; PostgreSQL's findings of 2018).
 
 use std::{fs::File, path::Path, sync::Arc};
 
@@ -18,7 +21,12 @@ use crate::{
 const FLUSH_FROM: u64 = 32 << 20;
 
 impl Shared {
-    /// Makes a blob of the file at `from`. When it fails, the file is where it was.
+    /// Makes a file's bytes durable. When it fails, the caller gives the file up.
+    pub(crate) fn make_durable(&self, file: &File, path: &Path, size: u64) -> Result<()> {
+        self.options.disk.sync(file).map_err(Error::io("sync", path, size))
+    }
+
+    /// Makes a blob of the durable file at `from`. When it fails, the file is where it was.
     pub(crate) fn publish(
         self: &Arc<Self>,
         claim: &Claimed,
@@ -31,7 +39,6 @@ impl Shared {
         let disk = &self.options.disk;
         let to = self.layout.blob(&digest);
         let directory = self.layout.blobs(digest.algorithm());
-        disk.sync(file).map_err(Error::io("sync", from, size))?;
         disk.rename(from, &to).map_err(Error::io("rename", from, 0))?;
         if let Err(error) = disk.sync_directory(&directory) {
             // The name may not be durable, so the index must not say that it is.

@@ -128,12 +128,13 @@ impl Shared {
         let going = eviction::plan(room, table.candidates(self.options.partial_ttl))?;
         let mut victims = Vec::with_capacity(going.len());
         for digest in going {
-            let victim = match table.take(&digest) {
-                Some(held) => Victim::Blob(held),
-                None => {
-                    table.slots.remove(&digest);
-                    Victim::Partial
-                }
+            let victim = if let Some(held) = table.take(&digest) {
+                Victim::Blob(held)
+            } else if let Some(size) = table.take_unverified(&digest) {
+                Victim::Unverified(size)
+            } else {
+                table.slots.remove(&digest);
+                Victim::Partial
             };
             victims.push((self.claim_in(table, &digest, Claim::Brief), victim));
         }
@@ -144,7 +145,7 @@ impl Shared {
         for (claim, victim) in victims {
             let digest = claim.digest;
             let removed = match victim {
-                Victim::Blob(_) => remove_file(&self.layout.blob(&digest)),
+                Victim::Blob(_) | Victim::Unverified(_) => remove_file(&self.layout.blob(&digest)),
                 Victim::Partial => self.remove_partial(&digest),
             };
             match (victim, removed) {
@@ -159,6 +160,16 @@ impl Shared {
                 (Victim::Blob(held), Err(error)) => {
                     tracing::error!(%digest, %error, "cannot evict");
                     self.table().add(digest, held);
+                }
+                (Victim::Unverified(size), Ok(())) => {
+                    tracing::info!(%digest, bytes = size, "removed a file that was not verified yet, to make room");
+                    let mut table = self.table();
+                    table.counts.evictions += 1;
+                    table.counts.evicted_bytes += size;
+                }
+                (Victim::Unverified(size), Err(error)) => {
+                    tracing::error!(%digest, %error, "cannot evict");
+                    self.table().add_unverified(digest, size);
                 }
                 (Victim::Partial, Ok(())) => {
                     tracing::info!(%digest, "dropped a partial to make room");
@@ -216,5 +227,7 @@ impl Shared {
 #[derive(Clone, Copy)]
 enum Victim {
     Blob(Held),
+    /// And its bytes.
+    Unverified(u64),
     Partial,
 }

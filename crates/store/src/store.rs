@@ -331,7 +331,8 @@ impl Store {
             LeafHash::of(&content[range.start as usize..range.end as usize])
         };
         let leaves: Vec<_> = (0..shoal_content::leaf::leaf_count(size)).map(leaf).collect();
-        let blob = written.and_then(|()| self.shared.publish(claim, &file, &path, size, &leaves));
+        let durable = written.and_then(|()| self.shared.make_durable(&file, &path, size));
+        let blob = durable.and_then(|()| self.shared.publish(claim, &file, &path, size, &leaves));
         if blob.is_err() {
             let _ = remove_file(&path);
         }

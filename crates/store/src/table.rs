@@ -191,7 +191,15 @@ impl Table {
             let last_use = u64::MAX - u64::try_from(closed_for.as_nanos()).unwrap_or(u64::MAX);
             Some(Candidate { id: *digest, class, size: slot.charge(), last_use, pinned: false })
         });
-        blobs.chain(partials).filter(|candidate| !self.is_claimed(&candidate.id)).collect()
+        // Of the unverified nothing is known, not even whether they are good: they are the first of the blobs to go.
+        let unverified = self.unverified.iter().map(|(digest, size)| Candidate {
+            id: *digest,
+            class: Class::Blob,
+            size: *size,
+            last_use: 0,
+            pinned: false,
+        });
+        blobs.chain(partials).chain(unverified).filter(|candidate| !self.is_claimed(&candidate.id)).collect()
     }
 }
 
