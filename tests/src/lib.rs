@@ -14,11 +14,15 @@
 //! | [`registry`] | docker-registry and what it counted |
 //! | [`containerd`], [`cri`] | containerd, by `ctr` and by what kubelet calls |
 //! | [`shoal`] | the program under test |
+//! | [`http`] | what a runtime sees of the gateway |
+//! | [`blobs`] | an upstream of many blobs, with a switch |
 //! | [`tree`] | the files of an image, compared |
 //! | [`wait`] | waiting for an event, with a deadline |
 
+pub mod blobs;
 pub mod containerd;
 pub mod cri;
+pub mod http;
 pub mod image;
 pub mod process;
 pub mod registry;
@@ -32,6 +36,7 @@ pub use crate::{
     image::RealImage,
     process::{Daemon, run},
     registry::Registry,
+    shoal::{Setup, Shoal},
     testbed::{Host, Testbed},
     wait::wait_for,
 };

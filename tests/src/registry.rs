@@ -10,7 +10,10 @@ use crate::{
     testbed::{Host, work_folder},
 };
 
+/// As docker-registry's own default.
 const PORT: u16 = 5000;
+/// Names without a port can stand in a path, where `:` cannot.
+const HTTP_PORT: u16 = 80;
 const READY: Duration = Duration::from_secs(10);
 const PUSH: Duration = Duration::from_secs(120);
 
@@ -24,6 +27,7 @@ pub const TAG: &str = "v1";
 pub struct Registry {
     /// Where it runs.
     pub host: Host,
+    port: u16,
     daemon: Daemon,
 }
 
@@ -44,17 +48,31 @@ impl Registry {
     /// A registry that has `image`, and takes nothing else.
     pub fn start(host: &Host, image: &RealImage) -> Result<Registry> {
         let storage = stored(host, image)?;
-        Registry::serve(host, &storage, true)
+        Registry::serve(host, PORT, &storage, true)
     }
 
-    /// `host:port`, what image names start with.
+    /// The same at the default port of HTTP, so that its name has no port in it.
+    pub fn start_without_port(host: &Host, image: &RealImage) -> Result<Registry> {
+        let storage = stored(host, image)?;
+        Registry::serve(host, HTTP_PORT, &storage, true)
+    }
+
+    /// `host[:port]`, what image names start with.
     pub fn name(&self) -> String {
-        format!("{}:{PORT}", self.host.address)
+        match self.port {
+            HTTP_PORT => self.host.address.to_string(),
+            port => format!("{}:{port}", self.host.address),
+        }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.name())
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        (self.host.address, PORT).into()
+        (self.host.address, self.port).into()
     }
 
     /// The real image by tag.
@@ -87,7 +105,7 @@ impl Registry {
         self.daemon.freeze()
     }
 
-    fn serve(host: &Host, storage: &std::path::Path, read_only: bool) -> Result<Registry> {
+    fn serve(host: &Host, port: u16, storage: &std::path::Path, read_only: bool) -> Result<Registry> {
         let config = host.folder.join("registry.yml");
         // Deleting is off and the files are shared by all tests, so read-only keeps one test from changing another's input.
         fs::write(
@@ -96,16 +114,16 @@ impl Registry {
                 "version: 0.1\n\
                  log:\n  accesslog:\n    disabled: false\n  level: warn\n\
                  storage:\n  filesystem:\n    rootdirectory: {}\n  maintenance:\n    readonly:\n      enabled: {read_only}\n\
-                 http:\n  addr: 0.0.0.0:{PORT}\n",
+                 http:\n  addr: 0.0.0.0:{port}\n",
                 storage.display()
             ),
         )?;
         let mut command = host.command("docker-registry");
         command.arg("serve").arg(&config).env("OTEL_TRACES_EXPORTER", "none");
         let mut daemon = Daemon::start("docker-registry", &mut command, &host.folder.join("registry.log"))?;
-        let address = (host.address, PORT).into();
+        let address = (host.address, port).into();
         daemon.wait_until("listening", READY, || Ok(host.connect(address).ok().map(drop)))?;
-        Ok(Registry { host: host.clone(), daemon })
+        Ok(Registry { host: host.clone(), port, daemon })
     }
 }
 
@@ -120,7 +138,7 @@ fn stored(host: &Host, image: &RealImage) -> Result<PathBuf> {
         fs::remove_dir_all(&storage)?;
     }
     fs::create_dir_all(&storage)?;
-    let registry = Registry::serve(host, &storage, false)?;
+    let registry = Registry::serve(host, PORT, &storage, false)?;
     run(host
         .command_within(PUSH, "skopeo")
         .args(["copy", "--dest-tls-verify=false", "--quiet"])

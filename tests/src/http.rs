@@ -1,0 +1,103 @@
+//! HTTP/1.1 as a runtime sees it: what came of the body is kept, and how it ended is told, since both decide what a runtime does.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// No answer and no byte for this long is a hang.
+const SILENCE: Duration = Duration::from_secs(30);
+const MAX_HEAD: usize = 64 << 10;
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// As much of the body as came.
+    pub body: Vec<u8>,
+    /// How the connection ended before the body was whole; `None` where it is whole.
+    pub cut: Option<Cut>,
+}
+
+/// An end before Content-Length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// FIN: runtimes resume or go elsewhere.
+    Closed,
+    /// RST: containerd fails the pull.
+    Reset,
+    /// Nothing for half a minute.
+    Silent,
+}
+
+impl Answer {
+    /// A header's value; the name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Sends a request without a body and takes all that comes. `headers` are whole lines without their ends.
+pub fn request(mut stream: TcpStream, method: &str, target: &str, headers: &[&str]) -> Result<Answer> {
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
+    let host = stream.peer_addr()?;
+    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    for header in headers {
+        request.push_str(header);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes())?;
+
+    let mut received = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    let head_end = loop {
+        if let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at;
+        }
+        ensure!(received.len() < MAX_HEAD, "an endless head");
+        let read = stream.read(&mut buffer).context("waiting for the head of an answer")?;
+        ensure!(read > 0, "closed before the head of an answer ended");
+        received.extend_from_slice(&buffer[..read]);
+    };
+    let head = String::from_utf8_lossy(&received[..head_end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+    let mut answer = Answer {
+        status: status.with_context(|| format!("no status in {head:?}"))?,
+        headers: lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect(),
+        body: received.split_off(head_end + 4),
+        cut: None,
+    };
+    let length = answer.header("content-length").map(str::parse::<usize>).transpose().context("Content-Length")?;
+    let length = if method == "HEAD" { Some(0) } else { length };
+    while length.is_none_or(|length| answer.body.len() < length) {
+        match stream.read(&mut buffer) {
+            Ok(0) => {
+                answer.cut = length.map(|_| Cut::Closed);
+                break;
+            }
+            Ok(read) => answer.body.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                answer.cut = Some(Cut::Reset);
+                break;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                answer.cut = Some(Cut::Silent);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(answer)
+}
