@@ -119,8 +119,9 @@ impl FromStr for Registry {
             return Err(refuse());
         }
         if let Some(port) = port {
-            let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-            if !is_number || port.parse::<u16>().map_or(true, |port| port == 0) {
+            // No zeros in front: one registry has one name.
+            let is_number = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number || port.parse::<u16>().is_err() {
                 return Err(refuse());
             }
         }
@@ -319,8 +320,8 @@ mod tests {
             assert_eq!(good.parse::<Registry>().unwrap().as_str(), good);
         }
         for bad in [
-            "", "http://a", "a/b", "a:0", "a:99999", "a:", "a:+1", "user@a", "a b", "-a", "a..b", "[::1", "[x]",
-            "[::1]x", "a:1:2", "..", "a%2f",
+            "", "http://a", "a/b", "a:0", "a:080", "a:99999", "a:", "a:+1", "user@a", "a b", "-a", "a..b", "[::1",
+            "[x]", "[::1]x", "a:1:2", "..", "a%2f",
         ] {
             assert!(bad.parse::<Registry>().is_err(), "{bad}");
         }
