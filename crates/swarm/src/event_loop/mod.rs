@@ -1,0 +1,396 @@
+//! The one task that owns libp2p's swarm.
+//!
+//! It takes commands from handles and events from the network, and decides nothing that a state machine beside it can decide:
+//! [`Discovery`] says what to dial, [`Announcer`](crate::announce::Announcer) what to announce, [`Wants`] who waits for what.
+//! Nothing in it blocks: names are resolved in tasks, outlines are read on blocking threads, bitswap does the same for blocks.
+//!
+//! - `network` — connections, and what the protocols report
+//! - `announcing` — telling peers of our keys
+//! - `lookups` — finding providers for callers
+//! - `asking` — outlines, in both directions, and blocks
+
+mod announcing;
+mod asking;
+mod lookups;
+mod network;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    kad::RecordKey,
+    swarm::{
+        self, ConnectionId,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use shoal_content::Cid;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    Metrics, Provides,
+    behaviour::Behaviour,
+    config::Config,
+    discovery::Discovery,
+    error::{BlockError, Error},
+    metrics::Counts,
+    outlines::{Answer, Request},
+    peers::{PeerInfo, Peers},
+    provided::Provided,
+    seed::{Place, Resolve, Seed, multiaddress},
+    transport,
+    wants::{Abandoned, Reply, WantId, Wants},
+};
+
+/// How often what is due is looked for. Dials and renewals may wait that long; nothing that a caller waits for does.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How often expired provider records are dropped.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Dials of discovery under way. With a dial timeout of seconds this many black holes still leave room for the living.
+const MAX_DIALS: usize = 64;
+
+/// How often a name is asked for while nobody is connected.
+const RESOLVE_ALONE: Duration = Duration::from_secs(1);
+
+/// How long one resolution may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an operator is told of connections that fail in the handshake.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// What handles ask for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Providers { key: RecordKey, reply: mpsc::Sender<PeerId> },
+    Ask { peer: PeerId, request: Request, reply: AnswerReply },
+    Want { id: WantId, peer: PeerId, cid: Cid, priority: i32, reply: Reply },
+    HaveNow { cid: Cid },
+    Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
+    Shutdown { reply: oneshot::Sender<()> },
+}
+
+pub(crate) type AnswerReply = oneshot::Sender<Result<Answer, Error>>;
+
+pub(crate) struct EventLoop {
+    swarm: Swarm<Behaviour>,
+    provides: Arc<dyn Provides>,
+    commands: mpsc::Receiver<Command>,
+    abandoned: Arc<Abandoned>,
+    metrics: Option<Metrics>,
+    counts: Counts,
+    began: Instant,
+    max_peers: usize,
+    dead_after: Duration,
+
+    // Who there is.
+    peers: Peers,
+    discovery: Discovery,
+    dials: HashMap<ConnectionId, SocketAddr>,
+    /// Peers let go for others: they are not down.
+    let_go: HashSet<PeerId>,
+    names: Vec<Name>,
+    resolver: Arc<dyn Resolve>,
+    resolve_every: Duration,
+    resolving: JoinSet<(usize, std::io::Result<Vec<SocketAddr>>)>,
+
+    // Where we are.
+    advertised: bool,
+    listens_anywhere: bool,
+    addresses: watch::Sender<Vec<Multiaddr>>,
+
+    // What is under way.
+    provided: Arc<Provided>,
+    announcing: announcing::Announcing,
+    lookups: lookups::Lookups,
+    asking: asking::Asking,
+    wants: Wants,
+
+    next_sweep: Duration,
+    refusals_told: Option<Instant>,
+    refused_records: u64,
+}
+
+/// A name among the seeds.
+struct Name {
+    /// Its number among the seeds.
+    seed: usize,
+    host: String,
+    port: u16,
+    expected: Option<PeerId>,
+    next: Duration,
+    under_way: bool,
+    is_failing: bool,
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        config: Config,
+        metrics: Option<Metrics>,
+        provides: Arc<dyn Provides>,
+        provided: Arc<Provided>,
+        addresses: watch::Sender<Vec<Multiaddr>>,
+        commands: mpsc::Receiver<Command>,
+        abandoned: Arc<Abandoned>,
+    ) -> Result<Self, Error> {
+        let connections = transport::build(config.identity.keypair(), &config.admission, config.dial_timeout)?;
+        let behaviour = Behaviour::new(&config, &provides)?;
+        // Members of a cluster stay connected: there is always a next pull.
+        let swarm_config =
+            swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(u64::from(u32::MAX)));
+        let mut swarm = Swarm::new(connections, behaviour, config.identity.peer(), swarm_config);
+
+        for address in &config.listen {
+            let listening = swarm.listen_on(address.clone());
+            listening.map_err(|error| Error::Listen { address: address.clone(), reason: error.to_string() })?;
+        }
+        for address in &config.advertise {
+            swarm.add_external_address(address.clone());
+        }
+        if !config.advertise.is_empty() {
+            addresses.send_replace(config.advertise.clone());
+        }
+
+        let mut discovery = Discovery::new(rand::random());
+        let mut names = Vec::new();
+        for (number, Seed { place, peer }) in config.seeds.into_iter().enumerate() {
+            match place {
+                Place::Address(address) => discovery.listed(number, &[address], peer, Duration::ZERO),
+                Place::Name { host, port } => names.push(Name {
+                    seed: number,
+                    host,
+                    port,
+                    expected: peer,
+                    next: Duration::ZERO,
+                    under_way: false,
+                    is_failing: false,
+                }),
+            }
+        }
+        let counts = metrics.as_ref().map(|metrics| metrics.counts.clone()).unwrap_or_default();
+        Ok(Self {
+            swarm,
+            provides,
+            commands,
+            abandoned,
+            metrics,
+            counts,
+            began: Instant::now(),
+            max_peers: config.max_peers.max(1),
+            dead_after: config.dead_after,
+            peers: Peers::default(),
+            discovery,
+            dials: HashMap::new(),
+            let_go: HashSet::new(),
+            names,
+            resolver: config.resolver,
+            resolve_every: config.resolve_every,
+            resolving: JoinSet::new(),
+            advertised: !config.advertise.is_empty(),
+            listens_anywhere: config.listen.iter().any(is_wildcard),
+            addresses,
+            provided,
+            announcing: announcing::Announcing::default(),
+            lookups: lookups::Lookups::default(),
+            asking: asking::Asking::default(),
+            wants: Wants::default(),
+            next_sweep: SWEEP_EVERY,
+            refusals_told: None,
+            refused_records: 0,
+        })
+    }
+
+    /// Runs until it is told to stop or the last handle is gone.
+    pub(crate) async fn run(mut self) {
+        let provided = Arc::clone(&self.provided);
+        let abandoned = Arc::clone(&self.abandoned);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stopped = loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                command = self.commands.recv() => match command {
+                    Some(Command::Shutdown { reply }) => break Some(reply),
+                    Some(command) => self.on_command(command),
+                    None => break None,
+                },
+                () = abandoned.changed() => self.cancel_wants(),
+                () = provided.changed() => self.announce_due(),
+                Some(answered) = self.asking.answers.join_next() => self.on_answer_ready(answered),
+                Some(Ok((name, resolved))) = self.resolving.join_next() => self.on_resolved(name, resolved),
+                _ = tick.tick() => self.on_tick(),
+            }
+        };
+        self.commands.close();
+        // Dropping the swarm closes its sockets; only then may the port be said to be free.
+        drop(self);
+        if let Some(reply) = stopped {
+            let _ = reply.send(());
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Providers { key, reply } => self.begin_lookup(key, reply),
+            Command::Ask { peer, request, reply } => self.ask(peer, request, reply),
+            Command::Want { id, peer, cid, priority, reply } => self.begin_want(id, peer, cid, priority, reply),
+            Command::HaveNow { cid } => self.swarm.behaviour_mut().bitswap.have_now(&cid),
+            Command::Peers { reply } => drop(reply.send(self.peer_infos())),
+            Command::Shutdown { .. } => {}
+        }
+    }
+
+    /// The time on the state machines' clock.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.now();
+        self.resolve_names(now);
+        self.dial_due(now);
+        self.announce_due();
+        self.end_abandoned_lookups();
+        self.drop_silent_peers();
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP_EVERY;
+            self.swarm.behaviour_mut().kademlia.store_mut().sweep();
+        }
+        self.report();
+    }
+
+    fn dial_due(&mut self, now: Duration) {
+        // The last quarter is for peers that dial us: where nobody has room for a newcomer, it would stay alone.
+        if self.peers.len() >= self.max_peers - self.max_peers / 4 {
+            return;
+        }
+        for dial in self.discovery.due(now, MAX_DIALS.saturating_sub(self.dials.len())) {
+            let address = multiaddress(dial.address);
+            if let Some(peer) = dial.expected.filter(|peer| self.swarm.is_connected(peer)) {
+                self.discovery.is_peer(dial.address, peer);
+                continue;
+            }
+            // A port of its own: a connection from the listening port to one that closed a moment ago is refused by the system.
+            let options = match dial.expected {
+                Some(peer) => DialOpts::peer_id(peer)
+                    .condition(PeerCondition::Always)
+                    .addresses(vec![address])
+                    .allocate_new_port()
+                    .build(),
+                None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
+            };
+            let connection = options.connection_id();
+            match self.swarm.dial(options) {
+                Ok(()) => drop(self.dials.insert(connection, dial.address)),
+                Err(_) => self.discovery.failed(dial.address, now),
+            }
+        }
+    }
+
+    /// Connects to a peer by whatever is known of where it is; false when nothing is.
+    fn dial_peer(&mut self, peer: PeerId) -> bool {
+        let known = self.swarm.behaviour_mut().kademlia.store_mut().addresses(&peer);
+        let options = DialOpts::peer_id(peer)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(known)
+            .extend_addresses_through_behaviour()
+            .allocate_new_port()
+            .build();
+        matches!(self.swarm.dial(options), Ok(()) | Err(swarm::DialError::DialPeerConditionFalse(_)))
+    }
+
+    fn resolve_names(&mut self, now: Duration) {
+        let every = if self.peers.len() == 0 { RESOLVE_ALONE.min(self.resolve_every) } else { self.resolve_every };
+        for (number, name) in self.names.iter_mut().enumerate() {
+            // A longer pause may have been set while others were connected.
+            name.next = name.next.min(now + every);
+            if name.under_way || name.next > now {
+                continue;
+            }
+            name.under_way = true;
+            name.next = now + every;
+            let resolving = self.resolver.resolve(&name.host, name.port);
+            self.resolving.spawn(async move {
+                let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, resolving).await;
+                (number, resolved.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())))
+            });
+        }
+    }
+
+    fn on_resolved(&mut self, number: usize, resolved: std::io::Result<Vec<SocketAddr>>) {
+        let now = self.now();
+        let name = &mut self.names[number];
+        name.under_way = false;
+        match resolved {
+            Ok(addresses) => {
+                if std::mem::take(&mut name.is_failing) {
+                    tracing::info!(host = name.host, addresses = addresses.len(), "peers' name resolves again");
+                }
+                self.discovery.listed(name.seed, &addresses, name.expected, now);
+                self.dial_due(now);
+            }
+            // The last answer stands: a resolver that is down is no reason to leave anybody.
+            Err(error) => {
+                if !std::mem::replace(&mut name.is_failing, true) {
+                    tracing::warn!(host = name.host, %error, "peers' name does not resolve; it is tried again");
+                }
+            }
+        }
+    }
+
+    fn drop_silent_peers(&mut self) {
+        for peer in self.peers.silent(self.dead_after, Instant::now()) {
+            tracing::info!(%peer, "peer has fallen silent; its connections are closed");
+            self.counts.peers_silent.inc();
+            // An error means that it is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    fn peer_infos(&self) -> Vec<PeerInfo> {
+        let bitswap = &self.swarm.behaviour().bitswap;
+        let info = |(id, peer): (&PeerId, &crate::peers::Peer)| PeerInfo {
+            id: *id,
+            addresses: peer.addresses.clone(),
+            agent: peer.agent.clone(),
+            rtt: peer.rtt,
+            connected_since: peer.since,
+            ledger: bitswap.ledger(id).unwrap_or_default(),
+        };
+        self.peers.iter().map(info).collect()
+    }
+
+    fn report(&mut self) {
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        let store = self.swarm.behaviour_mut().kademlia.store_mut();
+        self.counts.provider_keys.set(gauge(store.len()));
+        self.counts.provided_keys.set(gauge(store.provided_len()));
+        let refused = store.refused();
+        self.counts.records_refused.inc_by(refused - self.refused_records);
+        self.refused_records = refused;
+        self.counts.unannounced_keys.set(gauge(self.provided.lock().announcer.unannounced()));
+        self.counts.peers.set(gauge(self.peers.len()));
+        self.counts.wants.set(gauge(self.wants.len()));
+    }
+
+    /// Nothing will come from this peer: tells all who wait for it.
+    fn fail_peer(&mut self, peer: PeerId) {
+        self.wants.fail_peer(peer, &BlockError::Disconnected);
+        self.fail_outlines(peer);
+    }
+}
+
+fn is_wildcard(address: &Multiaddr) -> bool {
+    crate::seed::socket_address(address).is_some_and(|address| address.ip().is_unspecified())
+}
