@@ -68,6 +68,7 @@ impl Shared {
     /// Answers a request whose body, if it has one, nobody reads.
     pub(crate) async fn answer(self: &Arc<Self>, parts: &Parts, scissors: Scissors) -> Response {
         let going = self.metrics.begin_request();
+        let began = Instant::now();
         let parsed = path::parse(parts.uri.path(), parts.uri.query());
         let kind = match &parsed {
             Ok(Request::Ping) => Kind::Ping,
@@ -89,8 +90,7 @@ impl Shared {
             _ => Err(Fault::read_only()),
         };
         let mut response = result.unwrap_or_else(|fault| {
-            let status = fault.status.as_u16();
-            tracing::debug!(?kind, status, path = parts.uri.path(), reason = fault.message(), "refused");
+            tracing::debug!(?kind, reason = fault.message(), "refused");
             fault.into_response()
         });
         let headers = response.headers_mut();
@@ -98,7 +98,10 @@ impl Shared {
         if let Some(registry) = ns {
             insert(headers, OCI_NAMESPACE, registry.as_str());
         }
-        self.metrics.answered(kind, response.status().as_u16());
+        let status = response.status().as_u16();
+        self.metrics.answered(kind, status);
+        let (path, headers_ms) = (parts.uri.path(), began.elapsed().as_millis() as u64);
+        tracing::debug!(method = %parts.method, path, status, headers_ms, "answered");
         response
     }
 

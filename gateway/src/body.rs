@@ -178,3 +178,92 @@ impl Drop for Pour {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures::{
+        FutureExt as _,
+        stream::iter,
+        task::{ArcWake, waker},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl ArcWake for Woken {
+        fn wake_by_ref(woken: &Arc<Self>) {
+            woken.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn pour(items: Vec<Result<Bytes, Error>>, length: u64, cuts: &Arc<AtomicUsize>) -> (Pour, Metrics) {
+        let metrics = Metrics::default();
+        let cuts = cuts.clone();
+        let setting = Setting {
+            scissors: Scissors::default(),
+            stall: Duration::from_secs(1),
+            metrics: metrics.clone(),
+            going: metrics.begin_request(),
+            on_cut: Box::new(move |_| {
+                cuts.fetch_add(1, Ordering::SeqCst);
+            }),
+        };
+        (Pour::new(Box::pin(iter(items)), length, setting), metrics)
+    }
+
+    #[test]
+    fn a_cut_body_asks_to_be_polled_once_more_and_then_stays_silent() {
+        let cuts = Arc::default();
+        let (mut body, metrics) = pour(vec![Ok(Bytes::from_static(b"abc"))], 5, &cuts);
+        let woken = Arc::new(Woken::default());
+        let waker = waker(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut body = Pin::new(&mut body);
+        assert!(
+            matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some())
+        );
+        for _ in 0..3 {
+            assert!(body.as_mut().poll_frame(&mut cx).is_pending());
+            assert!(body.scissors.is_cut() && !body.is_end_stream());
+        }
+        // Without it, hyper might not flush again, and the connection would stand open.
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert_eq!((cuts.load(Ordering::SeqCst), metrics.cut(Cut::Length)), (1, 1));
+    }
+
+    #[test]
+    fn a_chunk_beyond_the_promise_is_not_sent_at_all() {
+        let cuts = Arc::default();
+        let chunks = vec![Ok(Bytes::from_static(b"abc")), Ok(Bytes::from_static(b"def"))];
+        let (mut body, metrics) = pour(chunks, 5, &cuts);
+        let waker = waker(Arc::new(Woken::default()));
+        let mut cx = Context::from_waker(&waker);
+        let mut body = Pin::new(&mut body);
+        assert!(body.as_mut().poll_frame(&mut cx).is_ready());
+        assert!(body.as_mut().poll_frame(&mut cx).is_pending());
+        assert_eq!((cuts.load(Ordering::SeqCst), metrics.bytes(Kind::Blob)), (1, 3));
+    }
+
+    #[test]
+    fn a_part_is_exactly_as_long_as_it_should_be_or_fails() {
+        let items = |chunks: &[&'static str]| -> Bytestream {
+            let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
+            Box::pin(iter(chunks))
+        };
+        let outcome = |chunks: &[&'static str]| {
+            let items: Vec<_> = exactly(items(chunks), 4).collect().now_or_never().unwrap();
+            (items.iter().flatten().map(Bytes::len).sum::<usize>(), items.iter().any(Result::is_err))
+        };
+        assert_eq!(outcome(&["ab", "cd"]), (4, false));
+        assert_eq!(outcome(&["ab", "cd", "ef"]), (4, false));
+        assert_eq!(outcome(&["ab", "cde"]), (2, true));
+        assert_eq!(outcome(&["ab"]), (2, true));
+    }
+}

@@ -134,7 +134,7 @@ impl Gateway {
         let Some(entry) = door.enter(&tcp, self.shared.config.max_connections) else {
             // Closed and not queued: a client that waits in a queue waits 30 s, one that is refused asks its next host.
             metrics.connections_refused.inc();
-            tracing::warn!(most = self.shared.config.max_connections, "connection refused: there are too many");
+            tracing::debug!(most = self.shared.config.max_connections, "connection refused: there are too many");
             return;
         };
         // Without it the end of an answer waits for the acknowledgement of its start. Fails only on a connection that is gone.

@@ -55,7 +55,7 @@ impl Scissors {
         self.0.store(true, Ordering::Release);
     }
 
-    fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }

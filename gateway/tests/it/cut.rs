@@ -69,6 +69,42 @@ async fn it_is_a_fin_also_when_the_client_has_sent_more_than_was_read() {
 }
 
 #[tokio::test]
+async fn unread_input_does_not_cost_the_client_what_was_already_sent_to_it() {
+    let fake = Fake::new();
+    let digest = fake.blob(content(SIZE), Serve::FailAfter(SIZE - 1));
+    let served = serve(fake, Config::default()).await;
+    // A small window: most of the body waits in the gateway's socket when the body is cut.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut client = Client::over(socket.connect(served.address).await.unwrap());
+    let path = format!("/v2/a/blobs/{digest}?ns=a.b");
+    client.send(&format!("GET {path} HTTP/1.1\r\nHost: mirror\r\n\r\n").repeat(500)).await;
+    until("the body to be cut", || served.gateway.metrics().cut(Cut::Source) == 1).await;
+    client.head().await;
+    assert!(client.rest().await == content(SIZE)[..SIZE - 1]);
+}
+
+#[tokio::test]
+async fn parallel_fetch_aborts_its_chunks_and_goes_on_getting_206() {
+    let fake = Fake::new();
+    let size = 32 * SIZE;
+    let bytes = content(size);
+    let digest = fake.blob(bytes.clone(), Serve::Well);
+    let served = serve(fake.clone(), Config::default()).await;
+    let path = format!("/v2/a/blobs/{digest}?ns=a.b");
+    for first in [8 * SIZE, 24 * SIZE, 16 * SIZE] {
+        let mut client = Client::connect(&served).await;
+        client.ask("GET", &path, &[&format!("Range: bytes={first}-")]).await;
+        let head = client.head().await;
+        assert_eq!((head.status, head.length()), (206, size - first));
+        assert!(client.body(SIZE).await == bytes[first..first + SIZE]);
+        drop(client);
+        until("the stream to be dropped", || fake.streams.load(std::sync::atomic::Ordering::SeqCst) == 0).await;
+    }
+    assert_eq!(served.gateway.metrics().resumes_refused(), 0);
+}
+
+#[tokio::test]
 async fn a_client_that_reads_late_still_gets_every_byte_and_a_fin() {
     let fake = Fake::new();
     // More than the sockets hold, so that the cut finds the line full.

@@ -75,7 +75,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(served: &Served) -> Self {
-        Self { tcp: TcpStream::connect(served.address).await.unwrap(), read: Vec::new() }
+        Self::over(TcpStream::connect(served.address).await.unwrap())
+    }
+
+    pub(crate) fn over(tcp: TcpStream) -> Self {
+        Self { tcp, read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
