@@ -37,6 +37,8 @@ mod counters;
 mod credentials;
 mod dial;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod guard;
 mod manifest;
 mod passthrough;

@@ -148,7 +148,9 @@ impl Upstream {
         };
         let answer = self.wire.send(&site, &request, &self.access).await?;
         if answer.status.is_success() {
-            if let Some(size) = answer.content_length() {
+            // Some servers answer any HEAD with a length of 0.
+            let is_credible = |size: &u64| *size > 0 || *digest == Digest::of(digest.algorithm(), b"");
+            if let Some(size) = answer.content_length().filter(is_credible) {
                 return Ok(size);
             }
         } else if !is_poor_at_head(&answer) {
@@ -218,7 +220,8 @@ fn descriptor(answer: &Answer) -> Result<Option<Descriptor>, Error> {
     let digest =
         digest.parse().map_err(|error| answer.invalid(format!("its Docker-Content-Digest is no digest: {error}")))?;
     let media_type = answer.header(header::CONTENT_TYPE).and_then(manifest::media_type);
-    let (Some(media_type), Some(size)) = (media_type, answer.content_length()) else { return Ok(None) };
+    let size = answer.content_length().filter(|size| *size > 0);
+    let (Some(media_type), Some(size)) = (media_type, size) else { return Ok(None) };
     if size > MAX_MANIFEST as u64 {
         return Err(answer.invalid(format!("the manifest has {size} bytes, more than {MAX_MANIFEST}")));
     }
