@@ -27,6 +27,8 @@ mod identity;
 mod key;
 mod metrics;
 mod muxer;
+#[cfg(test)]
+mod other_peers;
 mod outlines;
 mod peers;
 mod provided;

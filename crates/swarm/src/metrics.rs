@@ -36,7 +36,16 @@ pub(crate) struct Counts {
     pub(crate) lookup_first: Histogram,
     pub(crate) outlines_served: Counter,
     pub(crate) outlines_busy: Counter,
-    pub(crate) bad_blocks: Counter,
+    blocks_received: Counter,
+    bytes_received: Counter,
+    blocks_sent: Counter,
+    bytes_sent: Counter,
+    late_blocks: Counter,
+    bad_blocks: Counter,
+    failed_wants: Counter,
+    refused_wants: Counter,
+    stalled_streams: Counter,
+    failed_reads: Counter,
 }
 
 impl Default for Counts {
@@ -57,7 +66,36 @@ impl Default for Counts {
             lookup_first: Histogram::new(LOOKUP_BUCKETS),
             outlines_served: Counter::default(),
             outlines_busy: Counter::default(),
+            blocks_received: Counter::default(),
+            bytes_received: Counter::default(),
+            blocks_sent: Counter::default(),
+            bytes_sent: Counter::default(),
+            late_blocks: Counter::default(),
             bad_blocks: Counter::default(),
+            failed_wants: Counter::default(),
+            refused_wants: Counter::default(),
+            stalled_streams: Counter::default(),
+            failed_reads: Counter::default(),
+        }
+    }
+}
+
+impl Counts {
+    /// Adds what bitswap has done between two readings of its counters.
+    pub(crate) fn exchanged(&self, before: &shoal_bitswap::Counters, now: &shoal_bitswap::Counters) {
+        for (counter, before, now) in [
+            (&self.blocks_received, before.blocks_received, now.blocks_received),
+            (&self.bytes_received, before.bytes_received, now.bytes_received),
+            (&self.blocks_sent, before.blocks_sent, now.blocks_sent),
+            (&self.bytes_sent, before.bytes_sent, now.bytes_sent),
+            (&self.late_blocks, before.late_blocks, now.late_blocks),
+            (&self.bad_blocks, before.bad_blocks, now.bad_blocks),
+            (&self.failed_wants, before.failed_wants, now.failed_wants),
+            (&self.refused_wants, before.refused_wants, now.refused_wants),
+            (&self.stalled_streams, before.stalled_streams, now.stalled_streams),
+            (&self.failed_reads, before.failed_reads, now.failed_reads),
+        ] {
+            counter.inc_by(now.saturating_sub(before));
         }
     }
 }
@@ -96,7 +134,16 @@ impl Metrics {
             "Requests for outlines refused because too many were under way",
             c.outlines_busy,
         );
+        registry.register("blocks_received", "Blocks that peers gave, checked", c.blocks_received);
+        registry.register("bytes_received", "Bytes of blocks that peers gave, checked", c.bytes_received);
+        registry.register("blocks_sent", "Blocks given to peers", c.blocks_sent);
+        registry.register("bytes_sent", "Bytes of blocks given to peers", c.bytes_sent);
+        registry.register("late_blocks", "Blocks that came after they were no longer wanted", c.late_blocks);
         registry.register("bad_blocks", "Blocks that hashed to nothing that was asked of their sender", c.bad_blocks);
+        registry.register("failed_wants", "Blocks asked of peers that came to nothing", c.failed_wants);
+        registry.register("refused_wants", "Wants of peers refused because they had too many", c.refused_wants);
+        registry.register("stalled_streams", "Block streams closed because the peer stalled", c.stalled_streams);
+        registry.register("failed_reads", "Blocks that could not be read from the store for a peer", c.failed_reads);
         Self { libp2p, counts }
     }
 

@@ -42,8 +42,10 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
     /// When it last showed any sign of life.
     pub(crate) heard: Instant,
-    /// When it was last of use, or we to it.
+    /// When it was last of use.
     pub(crate) used: Instant,
+    /// Bytes of blocks exchanged when that was last looked at.
+    moved: u64,
     /// Whether it takes part in Kademlia.
     pub(crate) serves_records: bool,
     /// Whether it can be connected to from here at a loopback address.
@@ -82,6 +84,7 @@ impl Peers {
             since: now,
             heard: now,
             used: now,
+            moved: 0,
             serves_records: false,
             is_local,
         });
@@ -153,10 +156,21 @@ impl Peers {
         self.peers.iter().filter(|(_, peer)| is_silent(peer)).map(|(id, _)| *id).collect()
     }
 
-    /// The peer that has been of use least lately, but for `newcomer`.
-    pub(crate) fn least_used(&self, newcomer: &PeerId) -> Option<PeerId> {
+    /// So many bytes of blocks have been exchanged with the peer; more than before is a sign of life.
+    pub(crate) fn moved(&mut self, id: &PeerId, bytes: u64, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(id)
+            && peer.moved != bytes
+        {
+            peer.moved = bytes;
+            peer.heard = now;
+            peer.used = now;
+        }
+    }
+
+    /// The peer to let go for `newcomer`: who has been of use least lately, of those with whom nothing is under way.
+    pub(crate) fn least_used(&self, newcomer: &PeerId, is_busy: impl Fn(&PeerId) -> bool) -> Option<PeerId> {
         let others = self.peers.iter().filter(|(id, _)| *id != newcomer);
-        others.min_by_key(|(_, peer)| peer.used).map(|(id, _)| *id)
+        others.min_by_key(|(id, peer)| (is_busy(id), peer.used)).map(|(id, _)| *id)
     }
 
     /// The `count` peers nearest to a key, of those that keep records.
@@ -216,9 +230,13 @@ mod tests {
         let start = Instant::now();
         peers.connected(old, None, start);
         peers.connected(new, None, start + Duration::from_secs(1));
-        assert_eq!(peers.least_used(&new), Some(old));
+        assert_eq!(peers.least_used(&new, |_| false), Some(old));
+        assert_eq!(peers.least_used(&PeerId::random(), |id| *id == old), Some(new));
         peers.used(&old, start + Duration::from_secs(5));
-        assert_eq!(peers.least_used(&PeerId::random()), Some(new));
+        assert_eq!(peers.least_used(&PeerId::random(), |_| false), Some(new));
         assert_eq!(peers.silent(Duration::from_secs(6), start + Duration::from_secs(8)), [new]);
+        peers.moved(&new, 1, start + Duration::from_secs(8));
+        peers.moved(&old, 0, start + Duration::from_secs(20));
+        assert_eq!(peers.silent(Duration::from_secs(6), start + Duration::from_secs(13)), [old]);
     }
 }

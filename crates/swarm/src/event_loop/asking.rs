@@ -191,7 +191,6 @@ impl EventLoop {
                 self.wants.fail(peer, cid, &error);
             }
             Event::BadBlock { peer, bytes, count } => {
-                self.counts.bad_blocks.inc();
                 tracing::warn!(%peer, bytes, count, "peer sent bytes that are no block it was asked for; they are dropped");
             }
         }

@@ -58,6 +58,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// How often expired provider records are dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
+/// How often gauges are set.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
 /// Dials of discovery under way. With a dial timeout of seconds this many black holes still leave room for the living.
 const MAX_DIALS: usize = 64;
 
@@ -118,8 +121,10 @@ pub(crate) struct EventLoop {
     wants: Wants,
 
     next_sweep: Duration,
+    next_report: Duration,
     refusals_told: Option<Instant>,
     refused_records: u64,
+    exchanged: shoal_bitswap::Counters,
 }
 
 /// A name among the seeds.
@@ -152,8 +157,9 @@ impl EventLoop {
         let mut swarm = Swarm::new(connections, behaviour, config.identity.peer(), swarm_config);
 
         for address in &config.listen {
-            let listening = swarm.listen_on(address.clone());
-            listening.map_err(|error| Error::Listen { address: address.clone(), reason: error.to_string() })?;
+            let failed = |reason: String| Error::Listen { address: address.clone(), reason };
+            is_free(address).map_err(|error| failed(error.to_string()))?;
+            swarm.listen_on(address.clone()).map_err(|error| failed(error.to_string()))?;
         }
         for address in &config.advertise {
             swarm.add_external_address(address.clone());
@@ -206,8 +212,10 @@ impl EventLoop {
             asking: asking::Asking::default(),
             wants: Wants::default(),
             next_sweep: SWEEP_EVERY,
+            next_report: Duration::ZERO,
             refusals_told: None,
             refused_records: 0,
+            exchanged: shoal_bitswap::Counters::default(),
         })
     }
 
@@ -267,7 +275,10 @@ impl EventLoop {
             self.next_sweep = now + SWEEP_EVERY;
             self.swarm.behaviour_mut().kademlia.store_mut().sweep();
         }
-        self.report();
+        if now >= self.next_report {
+            self.next_report = now + REPORT_EVERY;
+            self.report();
+        }
     }
 
     fn dial_due(&mut self, now: Duration) {
@@ -350,7 +361,13 @@ impl EventLoop {
     }
 
     fn drop_silent_peers(&mut self) {
-        for peer in self.peers.silent(self.dead_after, Instant::now()) {
+        let now = Instant::now();
+        for peer in self.peers.silent(self.dead_after, now) {
+            // Its answers to our pings may wait behind blocks that are still moving.
+            let ledger = self.swarm.behaviour().bitswap.ledger(&peer).unwrap_or_default();
+            self.peers.moved(&peer, ledger.bytes_sent + ledger.bytes_received, now);
+        }
+        for peer in self.peers.silent(self.dead_after, now) {
             tracing::info!(%peer, "peer has fallen silent; its connections are closed");
             self.counts.peers_silent.inc();
             // An error means that it is gone already.
@@ -382,12 +399,23 @@ impl EventLoop {
         self.counts.unannounced_keys.set(gauge(self.provided.lock().announcer.unannounced()));
         self.counts.peers.set(gauge(self.peers.len()));
         self.counts.wants.set(gauge(self.wants.len()));
+        let now = self.swarm.behaviour().bitswap.counters();
+        let before = std::mem::replace(&mut self.exchanged, now);
+        self.counts.exchanged(&before, &now);
     }
 
     /// Nothing will come from this peer: tells all who wait for it.
     fn fail_peer(&mut self, peer: PeerId) {
         self.wants.fail_peer(peer, &BlockError::Disconnected);
         self.fail_outlines(peer);
+    }
+}
+
+/// libp2p shares its ports (`SO_REUSEPORT`), so a second node on one port would quietly take half of the first one's connections.
+fn is_free(address: &Multiaddr) -> std::io::Result<()> {
+    match crate::seed::socket_address(address) {
+        Some(address) if address.port() != 0 => std::net::TcpListener::bind(address).map(drop),
+        _ => Ok(()),
     }
 }
 

@@ -104,9 +104,15 @@ impl EventLoop {
         tracing::debug!(%peer, address = %endpoint.get_remote_address(), "peer connected");
         self.swarm.behaviour_mut().kademlia.store_mut().peer_up(&peer);
         self.send_waiting(peer);
-        if self.peers.len() > self.max_peers
-            && let Some(least) = self.peers.least_used(&peer)
-        {
+        if self.peers.len() <= self.max_peers {
+            return;
+        }
+        let bitswap = &self.swarm.behaviour().bitswap;
+        let is_busy = |id: &PeerId| {
+            let ledger = bitswap.ledger(id).unwrap_or_default();
+            ledger.wants_sent > 0 || ledger.queue_depth > 0 || ledger.bytes_outstanding > 0
+        };
+        if let Some(least) = self.peers.least_used(&peer, is_busy) {
             tracing::debug!(peer = %least, "peer is let go to make room");
             self.counts.peers_let_go.inc();
             self.let_go.insert(least);
