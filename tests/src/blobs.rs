@@ -63,6 +63,11 @@ impl Blobs {
         self.shared.blobs.lock().expect("no test panics while it holds this").get(digest).cloned()
     }
 
+    /// Forgets a blob.
+    pub fn remove(&self, digest: &str) {
+        self.shared.blobs.lock().expect("no test panics while it holds this").remove(digest);
+    }
+
     /// From now on every connection is closed without an answer, or answered again.
     pub fn set_down(&self, down: bool) {
         self.shared.down.store(down, Ordering::SeqCst);

@@ -101,3 +101,26 @@ pub fn request(mut stream: TcpStream, method: &str, target: &str, headers: &[&st
     }
     Ok(answer)
 }
+
+/// Sends a GET and counts the bytes of the body, keeping none of them.
+pub fn drain(mut stream: TcpStream, target: &str) -> Result<u64> {
+    stream.set_read_timeout(Some(SILENCE))?;
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stream.peer_addr()?)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut head = Vec::new();
+    let mut body = loop {
+        let read = stream.read(&mut buffer)?;
+        ensure!(read > 0 && head.len() < MAX_HEAD, "no head of an answer");
+        head.extend_from_slice(&buffer[..read]);
+        if let Some(at) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            break (head.len() - at - 4) as u64;
+        }
+    };
+    ensure!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head[..head.len().min(200)]));
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(body),
+            read => body += read as u64,
+        }
+    }
+}

@@ -42,6 +42,12 @@ pub(crate) fn demo() -> Result<()> {
     must(&mut cargo(["run", "--package", "shoal", "--", "demo"]))
 }
 
+/// `cargo xtask bench`
+pub(crate) fn bench() -> Result<()> {
+    must(&mut cargo(["build", "--release", "--package", "shoal"]))?;
+    must(&mut cargo(["run", "--release", "--package", "shoal-tests", "--bin", "bench"]))
+}
+
 fn fuzz_seconds() -> Result<u32> {
     Ok(match std::env::var("SHOAL_FUZZ_SECONDS") {
         Ok(seconds) => seconds.parse()?,

@@ -35,6 +35,7 @@ cargo xtask COMMAND
   e2e [FILTER]       the tests of the whole program alone
   fuzz [SECONDS]     each fuzz target for SECONDS (60)
   demo               a swarm on this machine, with a real image
+  bench              what a release build does in a second, a core and a byte of memory
   image              target/image/shoal.tar: a static program in an image, for `ctr images import`
   deps               installs what tests and image need (root on Debian)
   ci                 all of it
@@ -61,6 +62,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["fuzz"] => fuzz::run(fuzz::SECONDS),
         ["fuzz", seconds] => fuzz::run(seconds.parse()?),
         ["demo"] => ci::demo(),
+        ["bench"] => ci::bench(),
         ["image"] => image::run(),
         ["deps"] => machine::install_all(),
         ["ci"] => ci::run(),
