@@ -3,6 +3,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`] | one TOML file, environment and flags; what `shoal config` shows |
+//! | [`daemon`] | the node: store, swarm, registries and gateway brought together |
+//! | [`admin`] | how commands ask the running node |
 //! | [`cli`] | the commands |
 //! | [`install`] | the runtimes' configuration: `shoal install`, `shoal uninstall` |
 //! | [`demo`] | `shoal demo` |
@@ -10,8 +12,10 @@
 //!
 //! It is a library so that tests, examples and fuzz targets reach what the program is made of.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod demo;
 pub mod install;
 pub mod output;

@@ -1,16 +1,25 @@
 //! The commands of the `shoal` program.
 
-use std::process::ExitCode;
+pub(crate) mod get;
+mod pull;
+mod remote;
 
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serde_json::json;
 
 use crate::{
     config::{self, Flags},
-    demo,
+    daemon, demo,
     install::{InstallArgs, UninstallArgs},
     output::{self, Output},
 };
+
+use get::GetArgs;
+use pull::PullArgs;
+use remote::Remote;
 
 /// A peer-to-peer cache for container images
 #[derive(Debug, Parser)]
@@ -22,8 +31,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the node: gateway, peer and store
+    Serve(ServeArgs),
     /// Print the effective configuration and where each value came from
     Config(ConfigArgs),
+    /// Show the running node: addresses, store, bytes by source
+    Status(StatusArgs),
+    /// List the peers that the node is connected to
+    Peers(PeersArgs),
+    /// Show who in the swarm has a blob, or each blob of an image
+    Find(FindArgs),
+    /// List the blobs that the node holds
+    Ls(LsArgs),
+    /// Write out a blob, by digest or CID
+    Get(GetArgs),
+    /// Pull an image into the node's store
+    Pull(PullArgs),
+    /// Make a swarm key
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Point the container runtimes of this machine at the gateway
     Install(InstallArgs),
     /// Take back what install wrote
@@ -32,6 +58,54 @@ enum Command {
     Demo(demo::Args),
     /// Print the version
     Version(VersionArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, clap::Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, clap::Args)]
+struct PeersArgs {
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, clap::Args)]
+struct LsArgs {
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, clap::Args)]
+struct FindArgs {
+    /// Digest of a blob, or an image as runtimes name it
+    what: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a new swarm key, in the form that Kubo and Helia read too
+    Generate(GenerateArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct GenerateArgs {
+    /// File to write, readable by its owner only; standard output without it
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,12 +138,37 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
+        Command::Serve(args) => daemon::serve::run(&args.flags),
         Command::Config(args) => show_config(&args),
+        Command::Status(args) => runtime()?.block_on(remote::status(&args.remote)),
+        Command::Peers(args) => runtime()?.block_on(remote::peers(&args.remote)),
+        Command::Find(args) => runtime()?.block_on(remote::find(&args.remote, &args.what)),
+        Command::Ls(args) => runtime()?.block_on(remote::ls(&args.remote)),
+        Command::Get(args) => runtime()?.block_on(get::get(&args)),
+        Command::Pull(args) => runtime()?.block_on(pull::pull(&args)),
+        Command::Key(KeyCommand::Generate(args)) => generate_key(&args),
         Command::Install(args) => args.run(),
         Command::Uninstall(args) => args.run(),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Version(args) => show_version(&args),
     }
+}
+
+fn generate_key(args: &GenerateArgs) -> anyhow::Result<()> {
+    let key = shoal_swarm::SwarmKey::generate().to_string();
+    let mut out = Output::stdout();
+    match &args.output {
+        Some(path) => {
+            let doing = || format!("cannot write {}: an existing key is never replaced", path.display());
+            get::write_secret(path, &key).with_context(doing)?;
+            if args.json {
+                out.json(&json!({ "file": path }))?;
+            }
+        }
+        None if args.json => out.json(&json!({ "key": key }))?,
+        None => out.text(&key)?,
+    }
+    Ok(())
 }
 
 fn show_config(args: &ConfigArgs) -> anyhow::Result<()> {

@@ -95,14 +95,22 @@ impl Reader<'_> {
             let result = match field.get_ref().as_ref() {
                 "endpoint" => text().and_then(registries::endpoint).map(|endpoint| access.endpoint = Some(endpoint)),
                 "ca" => text().map(|path| access.ca = Some(path.into())),
-                "allow_private" => match value.as_bool() {
-                    Some(allowed) => {
-                        access.allow_private = allowed;
+                "token_hosts" => match value.as_array() {
+                    Some(items) => items
+                        .iter()
+                        .map(|item| registries::host(item.get_ref().as_str().ok_or("must be an array of strings")?))
+                        .collect::<Result<_, String>>()
+                        .map(|hosts| access.token_hosts = hosts),
+                    None => Err("must be an array of strings".to_owned()),
+                },
+                other => match (access.switch(other), value.as_bool()) {
+                    (Some(switch), Some(value)) => {
+                        *switch = value;
                         Ok(())
                     }
-                    None => Err("must be true or false".to_owned()),
+                    (Some(_), None) => Err("must be true or false".to_owned()),
+                    (None, _) => return Err(ConfigError::unknown(other, source, registries::FIELDS.iter().copied())),
                 },
-                other => return Err(ConfigError::unknown(other, source, registries::FIELDS.iter().copied())),
             };
             result.map_err(|reason| bad(&name, value, &source, reason))?;
         }

@@ -62,6 +62,7 @@ pub const KEYS: &[Key] = &[
     text("quota", "20GiB", "SIZE|PERCENT", "Disk that blobs may take: 20GiB, or 10% of the file system"),
     text("high_watermark", "95%", "PERCENT", "Share of the quota at which eviction starts"),
     text("low_watermark", "85%", "PERCENT", "Share of the quota down to which eviction goes"),
+    text("keep_free", "1GiB", "SIZE", "Disk space left to others, whatever the quota says"),
     // Kubernetes kills 30 s after it asked; the rest is for withdrawing and closing.
     text("stop_grace", "20s", "TIME", "How long a stop waits for bodies in flight"),
     switch("any_registry", "false", "Serve images of every registry, not only of those listed"),
@@ -74,8 +75,8 @@ pub const KEYS: &[Key] = &[
     list("swarm.peers", "", "HOST:PORT|MULTIADDR", "Peers to connect to; a DNS name stands for all its addresses"),
     switch("swarm.mdns", "false", "Look for peers of the local network by multicast DNS"),
     list("swarm.advertise", "", "MULTIADDR", "Addresses to tell to peers besides those listened on"),
-    // Renewed at half of it: a node that went away without a word is forgotten within this time.
-    text("swarm.provider_ttl", "10m", "TIME", "How long a provider record lives without renewal"),
+    // A stale record costs one refusal; each halving doubles what announcing costs.
+    text("swarm.provider_ttl", "30m", "TIME", "How long a provider record lives without renewal"),
     text(
         "fetch.serve",
         "stream",
@@ -83,8 +84,9 @@ pub const KEYS: &[Key] = &[
         "Send bytes as blocks match, or peers' bytes when the blob has matched",
     ),
     text("fetch.swarm_budget", "50ms", "TIME", "How long the swarm may search before upstream is asked"),
-    text("fetch.stall", "1s", "TIME", "How long a source may be silent before another takes over"),
-    text("fetch.tag_ttl", "1m", "TIME", "How long a tag's digest is taken from memory"),
+    text("fetch.stall", "900ms", "TIME", "How long a source may be silent before another takes over"),
+    // Long enough for the requests of one pull, short enough that the next pull sees a moved tag.
+    text("fetch.tag_ttl", "5s", "TIME", "How long a tag's digest is taken from memory"),
     text("admin.socket", "/run/shoal/shoal.sock", "FILE", "Unix socket for the commands that ask the running node"),
     text("metrics.listen", "127.0.0.1:5052", "IP:PORT", "Where /healthz, /readyz and /metrics are served"),
     text("log.level", "info", "FILTER", "What is logged: info, or info,shoal_swarm=debug"),

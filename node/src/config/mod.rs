@@ -50,6 +50,8 @@ pub struct Config {
     pub high_watermark: u8,
     /// Eviction stops when no more than this share of the quota is used, in percent.
     pub low_watermark: u8,
+    /// Bytes of the file system that are left to others, whatever the quota says.
+    pub keep_free: u64,
     /// How long a stop waits for bodies in flight.
     pub stop_grace: Duration,
     /// The OCI endpoint.
@@ -200,6 +202,7 @@ pub fn parse(
         quota: layers.take("quota", value::quota)?,
         high_watermark: layers.take("high_watermark", value::percent)?,
         low_watermark: layers.take("low_watermark", value::percent)?,
+        keep_free: layers.take("keep_free", value::size)?,
         stop_grace: layers.take("stop_grace", value::duration)?,
         gateway: GatewayConfig {
             listen: layers.take("gateway.listen", value::socket)?,

@@ -105,7 +105,7 @@ fn a_bad_value_is_refused_with_key_value_line_and_what_it_must_be() {
         ("[quota]\nx = 1", ":1: quota = (table): must be a string"),
         ("[registries.\"a/b\"]\n", "is not host[:port]"),
         ("[registries.\"a\"]\nendpoint = \"ftp://a\"", ":2: registries.\"a\".endpoint = \"ftp://a\": must be http://"),
-        ("[registries.\"a\"]\nendpoint = \"https://u:p@a\"", "must be http://HOST[:PORT]"),
+        ("[registries.\"a\"]\nendpoint = \"https://u:p@a\"", "must be http://HOST[:PORT][/PATH]"),
         ("[registries.\"a\"]\nallow_private = 1", "must be true or false"),
         ("low_watermark = \"95%\"", ":1: low_watermark = \"95%\": must be below high_watermark, which is 95%"),
     ] {
@@ -140,6 +140,7 @@ fn registries_of_a_later_source_replace_those_of_the_same_name() {
         endpoint: Some("http://a.example:5000".into()),
         allow_private: true,
         ca: Some("/ca.pem".into()),
+        ..RegistryAccess::default()
     };
     assert_eq!(*of("a.example:5000"), private);
     assert_eq!(source(&effective, "registries.\"docker.io\""), "flag --registry");
@@ -172,7 +173,7 @@ fn an_optional_key_is_unset_by_the_empty_text() {
 
 #[test]
 fn what_config_prints_is_a_file_that_gives_the_same_configuration() {
-    let file = "data_dir = \"/a \\\"b\\\"\\\\c\\n\"\nquota = \"10%\"\n[swarm]\npeers = [\"a:1\", \"/ip4/1.2.3.4/tcp/1\"]\n[registries.\"a:1\"]\nendpoint = \"http://a:1\"\n[registries.\"b\"]\nca = \"/c\"\n";
+    let file = "data_dir = \"/a \\\"b\\\"\\\\c\\n\"\nquota = \"10%\"\n[swarm]\npeers = [\"a:1\", \"/ip4/1.2.3.4/tcp/1\"]\n[registries.\"a:1\"]\nendpoint = \"http://a:1\"\n[registries.\"b\"]\nca = \"/c\"\nendpoint = \"https://b/x/y\"\ntoken_hosts = [\"t.example\"]\nallow_downgrade = true\n";
     let effective = parse_all(file, &[("SHOAL_NOTHING", "")], &[("swarm-mdns", "true")]).unwrap();
     let shown = show::toml(&effective);
     let again = parse_all(&shown, &[], &[]).unwrap();

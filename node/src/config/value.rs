@@ -70,8 +70,8 @@ pub(crate) fn path(value: &Value) -> Read<PathBuf> {
     as_text(value).map(PathBuf::from)
 }
 
-/// The kernel's `sun_path` is 108 bytes with its NUL.
-const MAX_SOCKET_PATH: usize = 107;
+/// The kernel's `sun_path` is 108 bytes with its NUL; the socket is made under a name with four more characters.
+const MAX_SOCKET_PATH: usize = 107 - 4;
 
 pub(crate) fn socket_path(value: &Value) -> Read<PathBuf> {
     let text = as_text(value)?;
@@ -123,6 +123,10 @@ pub fn size_text(text: &str) -> Read<u64> {
     let unit = UNITS.iter().find(|(name, _)| *name == unit);
     let (_, factor) = unit.ok_or("has an unknown unit: KiB, MiB, GiB, TiB, KB, MB, GB, TB or none")?;
     number.checked_mul(*factor).ok_or_else(|| "is more bytes than there can be".to_owned())
+}
+
+pub(crate) fn size(value: &Value) -> Read<u64> {
+    size_text(as_text(value)?)
 }
 
 pub(crate) fn quota(value: &Value) -> Read<Quota> {

@@ -107,9 +107,19 @@ pub struct InstallArgs {
     /// Runtime to configure; may be repeated [default: those that have a directory in /etc]
     #[arg(long, value_enum, value_name = "RUNTIME")]
     runtime: Vec<Runtime>,
+    /// Make the data directory too, owned by this user, for a node that does not run as root
+    #[arg(long, value_name = "UID[:GID]", value_parser = owner)]
+    data_owner: Option<(u32, u32)>,
     /// The node's configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// `1000` or `1000:1000`
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let (user, group) = text.split_once(':').unwrap_or((text, text));
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
+    Ok((number(user)?, number(group)?))
 }
 
 /// `shoal uninstall`
@@ -151,6 +161,9 @@ impl InstallArgs {
             runtimes: runtimes(&self.runtime, &self.place.root)?,
         };
         let (ops, report) = plan_install(&self.place, &wanted)?;
+        if let Some(owner) = self.data_owner.filter(|_| !self.place.dry_run) {
+            make_data_dir(&self.place.root, &config.data_dir, owner)?;
+        }
         finish(&self.place, &ops, &report)
     }
 }
@@ -161,6 +174,24 @@ impl UninstallArgs {
         let (ops, report) = plan_uninstall(&self.place)?;
         finish(&self.place, &ops, &report)
     }
+}
+
+/// Makes the data directory under `root` and gives it away; what is in it is not touched. Uninstalling leaves it: it is the cache.
+fn make_data_dir(root: &Path, data_dir: &Path, (user, group): (u32, u32)) -> Result<(), InstallError> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let path = Planner::new(root).under_root(data_dir)?;
+    let doing = |doing| {
+        let path = path.clone();
+        move |source| InstallError::Io { doing, path, source }
+    };
+    std::fs::create_dir_all(&path).map_err(doing("make"))?;
+    // The mode first: who gives a directory away cannot change it any more without being root over everything.
+    let metadata = std::fs::metadata(&path).map_err(doing("read"))?;
+    if (metadata.uid(), metadata.gid()) != (user, group) {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).map_err(doing("change the mode of"))?;
+        std::os::unix::fs::chown(&path, Some(user), Some(group)).map_err(doing("change the owner of"))?;
+    }
+    Ok(())
 }
 
 fn finish(place: &Place, ops: &[Op], report: &Report) -> anyhow::Result<()> {

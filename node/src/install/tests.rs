@@ -376,3 +376,21 @@ proptest! {
         prop_assert!(before.iter().all(|(path, was)| tree(root.path()).get(path) == Some(was)));
     }
 }
+
+#[test]
+fn the_data_directory_is_made_for_its_owner_under_the_root() {
+    let root = tempfile::tempdir().unwrap();
+    let owner = {
+        let metadata = fs::metadata(root.path()).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    for _ in 0..2 {
+        make_data_dir(root.path(), Path::new("/var/lib/shoal"), owner).unwrap();
+    }
+    let metadata = fs::metadata(root.path().join("var/lib/shoal")).unwrap();
+    assert_eq!((metadata.uid(), metadata.gid()), owner);
+    assert!(make_data_dir(root.path(), Path::new("/var/../etc"), owner).is_err());
+    assert_eq!(super::owner("65532"), Ok((65532, 65532)));
+    assert_eq!(super::owner("1:2"), Ok((1, 2)));
+    assert!(super::owner("shoal").is_err());
+}
