@@ -136,4 +136,3 @@ pub enum Error {
         reason: Arc<str>,
     },
 }
-

@@ -1,5 +1,56 @@
-//! Sessions: the one place that decides where a byte comes from.
+//! Sessions: store, swarm and upstream brought together; the one place that decides where a byte comes from.
+//!
+//! [`Fetch`] carries out the face [`Pulls`], which is all that the gateway and the command line know:
+//!
+//! - a **tag** is resolved upstream, once for all who ask at the same moment; where upstream cannot be asked, the last known digest is
+//!   served and says so (`tags`);
+//! - a **manifest** comes from the store, else from a peer within the budget, else from upstream (`manifests`);
+//! - a **blob** that is not in the store comes through a session, which all its readers share (`session`). What a session does next is
+//!   decided by a plan without I/O (`plan`); the session carries it out;
+//! - a blob for which there is no room goes through without being stored (`through`).
+//!
+//! Every byte that a reader gets was checked before: leaves from peers against their CIDs, and the whole against its digest before the
+//! leaf that completes it is given out. Peers that lied are avoided (`reputation`).
 
-pub mod face;
+mod bounded;
+mod config;
+mod descriptors;
+mod face;
+mod fetch;
+mod flights;
+mod manifests;
+mod plan;
+mod reading;
+mod reputation;
+mod search;
+mod session;
+mod shown;
+mod sizes;
+mod tags;
+mod through;
+mod trace;
 
-pub use face::{Body, BlobInfo, Error, Manifest, Passed, Pulls, Resolved};
+pub use config::{Config, Serve};
+pub use descriptors::{Descriptor, Parsed, Platform};
+pub use face::{BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved};
+pub use fetch::Fetch;
+pub use plan::Limits;
+pub use shown::{Shown, announce, tag_key};
+pub use trace::{Counted, Counters, Trace};
+
+/// What upstream's refusal means for whoever asked for `what`.
+fn upstream_error(what: String, error: &shoal_upstream::Error) -> Error {
+    use shoal_upstream::Error as Upstream;
+    let reason = error.to_string();
+    match error {
+        Upstream::NotServed(registry) => Error::NotServed(registry.clone()),
+        Upstream::NotFound { .. } => Error::NotFound { what, reason },
+        Upstream::Denied { .. } => Error::Denied { what, reason },
+        Upstream::Invalid { .. } => Error::Corrupt { what, reason },
+        Upstream::OutOfRange { offset, size, .. } => Error::OutOfRange { start: *offset, size: *size },
+        Upstream::Config(_)
+        | Upstream::RateLimited { .. }
+        | Upstream::Unreachable { .. }
+        | Upstream::Refused { .. } => Error::Unavailable { what, reason },
+    }
+}

@@ -1,0 +1,46 @@
+//! What an operator may change about sessions.
+
+use std::time::Duration;
+
+use crate::plan::Limits;
+
+/// When bytes that only peers vouch for may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Serve {
+    /// As their leaves land: a lie costs a runtime one failed attempt.
+    #[default]
+    Stream,
+    /// When the whole digest has matched.
+    Verified,
+}
+
+/// Configuration of [`crate::Fetch`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// When bytes that only peers vouch for may leave.
+    pub serve: Serve,
+    /// Windows and time limits of a session.
+    pub limits: Limits,
+    /// How long a tag's digest is believed without asking upstream again.
+    pub tag_ttl: Duration,
+    /// How long upstream may take to resolve a tag before the last known digest is served.
+    pub resolve_timeout: Duration,
+    /// How long a peer may take to give a manifest.
+    pub manifest_timeout: Duration,
+    /// Sessions at once; further blobs wait for a place.
+    pub max_sessions: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            serve: Serve::Stream,
+            limits: Limits::default(),
+            // Long enough for one pull's HEAD and GET, short enough that a moved tag is seen by the next one.
+            tag_ttl: Duration::from_secs(5),
+            resolve_timeout: Duration::from_secs(5),
+            manifest_timeout: Duration::from_millis(500),
+            max_sessions: 256,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The face carried out: [`Fetch`] brings store, swarm and upstream together.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt};
+use shoal_content::{Digest, LEAF_SIZE, Origin, Tag};
+use shoal_store::{Blob, Store};
+use shoal_swarm::{PeerId, Swarm};
+use shoal_upstream::Upstream;
+use tokio::sync::Semaphore;
+
+use crate::{
+    config::Config,
+    face::{BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved},
+    flights::Flights,
+    manifests,
+    reputation::Reputation,
+    session::{Env, Reader, ReaderStep, Session, drive, local},
+    sizes::Sizes,
+    tags::{self, Tags},
+    through,
+    trace::{Counted, Counters, Trace, Traces, add},
+    upstream_error,
+};
+
+/// Pieces of a stored blob read ahead of a reader.
+const READ_AHEAD: usize = 2;
+
+/// All that this node can get, and how it gets it. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetch(Arc<Inner>);
+
+struct Inner {
+    env: Arc<Env>,
+    sessions: Mutex<HashMap<Digest, Arc<Session>>>,
+    places: Arc<Semaphore>,
+    tags: Arc<Tags>,
+    resolving: Flights<(Origin, Tag), Result<Resolved, Error>>,
+    manifests: Flights<(Origin, Digest), Result<Manifest, Error>>,
+}
+
+impl Fetch {
+    /// Brings the three sources together. Sessions run on the tokio runtime that calls [`Pulls`].
+    pub fn new(config: Config, store: Store, swarm: Swarm, upstream: Upstream) -> Self {
+        let places = Arc::new(Semaphore::new(config.max_sessions));
+        let env = Env {
+            config,
+            store,
+            swarm,
+            upstream,
+            reputation: Reputation::new(),
+            counters: Counters::default(),
+            sizes: Sizes::new(),
+            traces: Traces::default(),
+        };
+        Self(Arc::new(Inner {
+            env: Arc::new(env),
+            sessions: Mutex::default(),
+            places,
+            tags: Arc::new(Tags::new()),
+            resolving: Flights::new(),
+            manifests: Flights::new(),
+        }))
+    }
+
+    /// Bytes and events since the start.
+    pub fn counters(&self) -> Counted {
+        self.0.env.counters.read()
+    }
+
+    /// Sessions under way.
+    pub fn sessions(&self) -> Vec<Trace> {
+        self.0.sessions().values().map(|session| session.trace()).collect()
+    }
+
+    /// The latest finished sessions, newest first.
+    pub fn traces(&self) -> Vec<Trace> {
+        self.0.env.traces.latest()
+    }
+
+    /// Peers that are avoided because they lied, each with what it did.
+    pub fn avoided(&self) -> Vec<(PeerId, String)> {
+        self.0.env.reputation.avoided()
+    }
+
+    /// A place among the readers of a blob that is not in the store.
+    async fn join(&self, origin: &Origin, digest: &Digest) -> Result<Reader, Error> {
+        loop {
+            let current = self.0.sessions().get(digest).cloned();
+            if let Some(session) = current {
+                if let Some(reader) = session.join() {
+                    return Ok(reader);
+                }
+                session.over().await;
+                self.0.forget(digest, &session);
+                continue;
+            }
+            let place = self.0.places.clone().acquire_owned().await;
+            let place = place.map_err(|error| local(format!("blob {digest}"), &error))?;
+            let session = Session::new(*digest, origin.clone());
+            let Some(reader) = session.join() else { continue };
+            {
+                let mut sessions = self.0.sessions();
+                if sessions.contains_key(digest) {
+                    continue;
+                }
+                sessions.insert(*digest, session.clone());
+            }
+            let inner = self.0.clone();
+            tokio::spawn(async move {
+                drive(session.clone(), inner.env.clone()).await;
+                inner.forget(&session.digest, &session);
+                drop(place);
+            });
+            return Ok(reader);
+        }
+    }
+
+    async fn stored(&self, digest: &Digest) -> Option<Blob> {
+        let (store, digest) = (self.0.env.store.clone(), *digest);
+        match tokio::task::spawn_blocking(move || store.get(&digest)).await {
+            Ok(Ok(blob)) => blob,
+            Ok(Err(error)) => {
+                tracing::warn!(%digest, %error, "a stored blob cannot be read: it is fetched anew");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%digest, %error, "opening a stored blob failed");
+                None
+            }
+        }
+    }
+
+    fn served(&self, origin: &Origin) -> Result<(), Error> {
+        if self.0.env.upstream.serves(&origin.registry) {
+            Ok(())
+        } else {
+            Err(Error::NotServed(origin.registry.clone()))
+        }
+    }
+}
+
+impl Inner {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a session that is over out of the table, unless another has taken its place.
+    fn forget(&self, digest: &Digest, session: &Arc<Session>) {
+        let mut sessions = self.sessions();
+        if sessions.get(digest).is_some_and(|current| Arc::ptr_eq(current, session)) {
+            sessions.remove(digest);
+        }
+    }
+}
+
+#[async_trait]
+impl Pulls for Fetch {
+    async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Resolved, Error> {
+        self.served(origin)?;
+        let env = &self.0.env;
+        if let Some(resolved) = self.0.tags.fresh(&tags::name_of(origin, tag), env.config.tag_ttl) {
+            return Ok(resolved);
+        }
+        let (origin, tag) = (origin.clone(), tag.clone());
+        let begin = || tags::resolve(env.clone(), self.0.tags.clone(), origin.clone(), tag.clone()).boxed();
+        self.0.resolving.join((origin.clone(), tag.clone()), begin).await
+    }
+
+    async fn manifest(&self, origin: &Origin, digest: &Digest) -> Result<Manifest, Error> {
+        self.served(origin)?;
+        let begin = || manifests::get(self.0.env.clone(), origin.clone(), *digest).boxed();
+        self.0.manifests.join((origin.clone(), *digest), begin).await
+    }
+
+    async fn blob_info(&self, origin: &Origin, digest: &Digest) -> Result<BlobInfo, Error> {
+        if let Some(blob) = self.stored(digest).await {
+            return Ok(BlobInfo { digest: *digest, size: blob.size() });
+        }
+        self.served(origin)?;
+        if let Some(size) = self.0.env.sizes.get(origin, digest) {
+            return Ok(BlobInfo { digest: *digest, size });
+        }
+        let size = match self.0.env.upstream.blob_size(origin, digest).await {
+            Ok(size) => size,
+            Err(error) => {
+                let refusal = upstream_error(format!("blob {digest} of {origin}"), &error);
+                if !matches!(refusal, Error::Unavailable { .. }) {
+                    return Err(refusal);
+                }
+                // Upstream is out of reach: a holder's outline tells.
+                let mut reader = self.join(origin, digest).await?;
+                reader.size().await?
+            }
+        };
+        Ok(BlobInfo { digest: *digest, size })
+    }
+
+    async fn blob(&self, origin: &Origin, digest: &Digest, range: Option<Range<u64>>) -> Result<Body, Error> {
+        if let Some(blob) = self.stored(digest).await {
+            let range = clip(range, blob.size())?;
+            let inner = self.0.clone();
+            let stream = pieces(blob.clone(), range.clone()).inspect(move |piece| {
+                if let Ok(bytes) = piece {
+                    add(&inner.env.counters.from_disk, bytes.len() as u64);
+                }
+            });
+            return Ok(Body { size: blob.size(), range, stream: Box::pin(stream) });
+        }
+        self.served(origin)?;
+        let mut reader = self.join(origin, digest).await?;
+        let size = reader.size().await?;
+        // Only who reads a blob to its end from its beginning, or asks for all of it, relies on the whole being right.
+        let whole = range.as_ref().is_none_or(|range| range.start == 0 && range.end >= size);
+        let range = clip(range, size)?;
+        reader.demand(&range, whole);
+        let stream = live(self.0.env.clone(), origin.clone(), *digest, size, reader, range.clone());
+        Ok(Body { size, range, stream: Box::pin(stream) })
+    }
+
+    async fn passthrough(&self, origin: &Origin, tail: &str, query: Option<&str>) -> Result<Passed, Error> {
+        self.served(origin)?;
+        let passed = self.0.env.upstream.passthrough(origin, tail, query).await;
+        let passed = passed.map_err(|error| upstream_error(format!("{tail} of {origin}"), &error))?;
+        Ok(Passed { status: passed.status, headers: passed.headers, body: passed.body })
+    }
+}
+
+fn clip(range: Option<Range<u64>>, size: u64) -> Result<Range<u64>, Error> {
+    let Some(range) = range else { return Ok(0..size) };
+    if range.start >= size || range.is_empty() {
+        return Err(Error::OutOfRange { start: range.start, size });
+    }
+    Ok(range.start..range.end.min(size))
+}
+
+/// A stored blob, in pieces of a leaf, read ahead.
+fn pieces(blob: Blob, range: Range<u64>) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    let step = usize::try_from(LEAF_SIZE).unwrap_or(usize::MAX);
+    let starts = (range.start..range.end).step_by(step);
+    futures::stream::iter(starts)
+        .map(move |from| {
+            let blob = blob.clone();
+            let len = usize::try_from((range.end - from).min(LEAF_SIZE)).unwrap_or(usize::MAX);
+            async move {
+                let what = format!("reading blob {}", blob.digest());
+                match tokio::task::spawn_blocking(move || blob.read_at(from, len)).await {
+                    Ok(Ok(bytes)) => Ok(bytes),
+                    Ok(Err(error)) => Err(local(what, &error)),
+                    Err(error) => Err(local(what, &error)),
+                }
+            }
+        })
+        .buffered(READ_AHEAD)
+}
+
+/// A blob on its way: what its session has, and, where it cannot be stored, what comes without the store.
+fn live(
+    env: Arc<Env>,
+    origin: Origin,
+    digest: Digest,
+    size: u64,
+    reader: Reader,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    type Rest = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+    enum Live {
+        Session(Reader, u64),
+        Through(Rest),
+    }
+    let serve = env.config.serve;
+    let begin = Live::Session(reader, range.start);
+    futures::stream::try_unfold(begin, move |mut live| {
+        let (env, origin, range) = (env.clone(), origin.clone(), range.clone());
+        async move {
+            loop {
+                live = match live {
+                    Live::Session(_, position) if position >= range.end && !(size == 0 && position == 0) => {
+                        return Ok(None);
+                    }
+                    Live::Session(mut reader, position) => match reader.next(&range, position, serve).await? {
+                        ReaderStep::Bytes(bytes) if bytes.is_empty() => return Ok(None),
+                        ReaderStep::Bytes(bytes) => {
+                            let position = position + bytes.len() as u64;
+                            return Ok(Some((bytes, Live::Session(reader, position))));
+                        }
+                        ReaderStep::Unstored => {
+                            // The whole can only be seen to match from its beginning on.
+                            let from = if range == (0..size) { 0 } else { position };
+                            let rest = through::stream(env.clone(), origin.clone(), digest, size, from..range.end);
+                            Live::Through(Box::pin(skip(rest, position - from)))
+                        }
+                    },
+                    Live::Through(mut rest) => {
+                        return Ok(rest.next().await.transpose()?.map(|bytes| (bytes, Live::Through(rest))));
+                    }
+                };
+            }
+        }
+    })
+}
+
+/// A stream without its first bytes, which have been given out already.
+fn skip(
+    stream: impl Stream<Item = Result<Bytes, Error>> + Send,
+    mut count: u64,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    stream.filter_map(move |piece| {
+        let piece = piece.map(|mut bytes| {
+            let skipped = count.min(bytes.len() as u64);
+            count -= skipped;
+            bytes.split_off(usize::try_from(skipped).unwrap_or(usize::MAX))
+        });
+        let keep = piece.as_ref().map_or(true, |bytes| !bytes.is_empty());
+        futures::future::ready(keep.then_some(piece))
+    })
+}

@@ -1,0 +1,136 @@
+//! Manifests: small, asked for first, and the swarm's word on them needs no trust, since their digest is their CID.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesUnordered};
+use shoal_content::{Digest, LEAF_SIZE, LeafHash, Origin, Reference};
+use shoal_swarm::PeerId;
+
+use crate::{
+    descriptors::Parsed,
+    face::{Error, Manifest},
+    session::Env,
+    trace::add,
+    upstream_error,
+};
+
+/// Largest manifest, in bytes: what the distribution specification asks registries to accept.
+pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
+
+/// Peers asked for one manifest at once.
+const MAX_ASKED: usize = 3;
+
+/// A manifest: from the store, else from the swarm within its budget, else from upstream, else from the swarm however long it takes.
+pub(crate) async fn get(env: Arc<Env>, origin: Origin, digest: Digest) -> Result<Manifest, Error> {
+    if let Some(manifest) = stored(&env, digest).await? {
+        learn(&env, &origin, &manifest);
+        return Ok(manifest);
+    }
+    let manifest = match from_peers(&env, &digest, env.config.limits.budget).await {
+        Some(bytes) => keep(&env, digest, None, bytes).await?,
+        None => match env.upstream.manifest(&origin, &Reference::Digest(digest)).await {
+            Ok(manifest) => {
+                add(&env.counters.manifests_from_upstream, manifest.bytes.len() as u64);
+                keep(&env, digest, Some(manifest.media_type), manifest.bytes).await?
+            }
+            Err(error) => match from_peers(&env, &digest, env.config.manifest_timeout).await {
+                Some(bytes) => keep(&env, digest, None, bytes).await?,
+                None => return Err(upstream_error(format!("manifest {digest} of {origin}"), &error)),
+            },
+        },
+    };
+    learn(&env, &origin, &manifest);
+    Ok(manifest)
+}
+
+fn learn(env: &Env, origin: &Origin, manifest: &Manifest) {
+    if let Some(parsed) = Parsed::from_json(&manifest.bytes) {
+        env.sizes.learn(origin, &parsed);
+    }
+}
+
+/// A manifest that is in the store.
+async fn stored(env: &Arc<Env>, digest: Digest) -> Result<Option<Manifest>, Error> {
+    let store = env.store.clone();
+    let read = tokio::task::spawn_blocking(move || -> Result<_, shoal_store::Error> {
+        let Some(blob) = store.get(&digest)? else { return Ok(None) };
+        if blob.size() > MAX_MANIFEST {
+            return Ok(None);
+        }
+        let bytes = blob.read_at(0, usize::try_from(blob.size()).unwrap_or(usize::MAX))?;
+        Ok(Some((bytes, store.media_type(&digest)?)))
+    });
+    match read.await {
+        Ok(Ok(Some((bytes, media_type)))) => Ok(Some(manifest(digest, media_type, bytes))),
+        Ok(Ok(None)) => Ok(None),
+        Ok(Err(error)) => {
+            tracing::warn!(%digest, %error, "a stored manifest cannot be read: it is asked for anew");
+            Ok(None)
+        }
+        Err(error) => {
+            Err(Error::Local { what: format!("reading manifest {digest}"), reason: error.to_string().into() })
+        }
+    }
+}
+
+fn manifest(digest: Digest, media_type: Option<String>, bytes: Bytes) -> Manifest {
+    let media_type = media_type
+        .or_else(|| Parsed::from_json(&bytes).map(|parsed| parsed.media_type().to_owned()))
+        .unwrap_or_else(|| "application/octet-stream".to_owned());
+    Manifest { digest, media_type, bytes }
+}
+
+/// Stores a manifest. A store that cannot take it does not fail the pull.
+async fn keep(env: &Arc<Env>, digest: Digest, media_type: Option<String>, bytes: Bytes) -> Result<Manifest, Error> {
+    let manifest = manifest(digest, media_type, bytes);
+    let (store, kept) = (env.store.clone(), manifest.clone());
+    let stored = tokio::task::spawn_blocking(move || {
+        store.put(&digest, &kept.bytes)?;
+        store.set_media_type(&digest, &kept.media_type).map(|_| ())
+    });
+    match stored.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%digest, %error, "a manifest is served without being stored"),
+        Err(error) => tracing::error!(%digest, %error, "storing a manifest failed"),
+    }
+    Ok(manifest)
+}
+
+/// A manifest of at most one leaf, from whichever peer gives it first.
+async fn from_peers(env: &Arc<Env>, digest: &Digest, limit: std::time::Duration) -> Option<Bytes> {
+    let hash = LeafHash(digest.hash().try_into().ok()?);
+    let began = Instant::now();
+    let search = async {
+        let mut providers = env.swarm.providers(digest);
+        let mut asked = FuturesUnordered::new();
+        let mut searching = true;
+        loop {
+            tokio::select! {
+                named = providers.recv(), if searching && asked.len() < MAX_ASKED => match named {
+                    Some(peer) if !env.reputation.is_avoided(&peer) => asked.push(ask(env, peer, hash)),
+                    Some(_) => {}
+                    None => searching = false,
+                },
+                Some(answer) = asked.next() => if answer.is_some() { return answer },
+                else => return None,
+            }
+        }
+    };
+    let found = tokio::time::timeout(limit, search).await.ok().flatten();
+    tracing::debug!(%digest, found = found.is_some(), took = ?began.elapsed(), "asked the swarm for a manifest");
+    let bytes = found?;
+    add(&env.counters.from_peers, bytes.len() as u64);
+    Some(bytes)
+}
+
+async fn ask(env: &Env, peer: PeerId, hash: LeafHash) -> Option<Bytes> {
+    match env.swarm.block(peer, hash.cid(), i32::MAX).await {
+        Ok(bytes) if bytes.len() as u64 <= LEAF_SIZE => Some(bytes),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "a peer did not give a manifest");
+            None
+        }
+    }
+}

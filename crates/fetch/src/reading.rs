@@ -1,0 +1,110 @@
+//! A read from upstream, cut into leaves.
+
+use std::{ops::Range, pin::Pin};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use shoal_content::leaf::leaf_range;
+
+/// Bytes of a blob in order, as upstream sends them.
+pub(crate) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
+
+/// Leaves `range` of a blob of `size` bytes, from a stream of its bytes that begins at `offset`.
+pub(crate) struct Reading {
+    chunks: Chunks,
+    size: u64,
+    /// Leaves not given out yet.
+    range: Range<u64>,
+    /// Bytes that the stream gives before the first leaf: upstream ignored the range that it was asked for.
+    skip: u64,
+    buffer: BytesMut,
+}
+
+/// What a read gave.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// The next leaf, whole.
+    Leaf(u64, Bytes),
+    /// All leaves have been given out.
+    End,
+    /// The stream broke or ended early.
+    Broken(String),
+}
+
+impl Reading {
+    /// Cuts `chunks`, which begin at byte `offset` of the blob, at or before the first leaf.
+    pub(crate) fn new(chunks: Chunks, offset: u64, range: Range<u64>, size: u64) -> Self {
+        let skip = leaf_range(size, range.start).start.saturating_sub(offset);
+        Self { chunks, size, range, skip, buffer: BytesMut::new() }
+    }
+
+    /// The next leaf. May be dropped and called again: nothing is lost.
+    pub(crate) async fn next(&mut self) -> Read {
+        loop {
+            if self.range.is_empty() {
+                return Read::End;
+            }
+            let leaf = self.range.start;
+            let wanted = leaf_range(self.size, leaf);
+            let len = usize::try_from(wanted.end - wanted.start).unwrap_or(usize::MAX);
+            if self.skip == 0 && self.buffer.len() >= len {
+                self.range.start += 1;
+                return Read::Leaf(leaf, self.buffer.split_to(len).freeze());
+            }
+            match self.chunks.next().await {
+                Some(Ok(mut chunk)) => {
+                    let skipped = self.skip.min(chunk.len() as u64);
+                    self.skip -= skipped;
+                    let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
+                    if self.buffer.is_empty() {
+                        self.buffer.reserve(len.max(chunk.len()));
+                    }
+                    self.buffer.extend_from_slice(&chunk);
+                }
+                Some(Err(error)) => return Read::Broken(error),
+                None => return Read::Broken(format!("ended {} bytes into leaf {leaf}", self.buffer.len())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_content::LEAF_SIZE;
+
+    use super::*;
+
+    fn chunks(content: &[u8], size: usize) -> Chunks {
+        let chunks: Vec<_> = content.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        Box::pin(futures::stream::iter(chunks))
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_cut_into_leaves_wherever_it_begins() {
+        let size = 3 * LEAF_SIZE + 5;
+        let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        for (offset, range) in [(0, 0..4), (0, 2..4), (LEAF_SIZE, 1..3), (LEAF_SIZE + 7, 2..4)] {
+            let from = usize::try_from(offset).unwrap();
+            let mut reading = Reading::new(chunks(&content[from..], 70_001), offset, range.clone(), size);
+            for leaf in range {
+                let Read::Leaf(index, bytes) = reading.next().await else { panic!("leaf {leaf} is missing") };
+                let at = leaf_range(size, leaf);
+                assert_eq!(index, leaf);
+                assert_eq!(bytes, content[usize::try_from(at.start).unwrap()..usize::try_from(at.end).unwrap()]);
+            }
+            assert!(matches!(reading.next().await, Read::End));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_early_is_broken() {
+        let mut reading = Reading::new(chunks(&[0; 10], 3), 0, 0..1, 11);
+        assert!(matches!(reading.next().await, Read::Broken(_)));
+    }
+
+    #[tokio::test]
+    async fn an_empty_blob_is_one_empty_leaf() {
+        let mut reading = Reading::new(chunks(&[], 1), 0, 0..1, 0);
+        assert!(matches!(reading.next().await, Read::Leaf(0, bytes) if bytes.is_empty()));
+    }
+}
