@@ -53,10 +53,11 @@ impl Shared {
     }
 
     /// Adds a whole, verified and durable blob to index and table, and says so. It was last used at `last_use`, or now.
-    pub(crate) fn list(&self, claim: &Claimed, size: u64, leaves: &[LeafHash], last_use: Option<u64>) {
+    pub(crate) fn list(self: &Arc<Self>, claim: &Claimed, size: u64, leaves: &[LeafHash], last_use: Option<u64>) {
         let digest: Digest = claim.digest;
         let last_use = last_use.unwrap_or_else(|| self.table().tick());
         let record = Record::new(digest, size, leaves, last_use);
+        self.heal_index();
         let inserted = self.index.insert(&record, leaves);
         let inserted = inserted.and_then(|()| if size >= FLUSH_FROM { self.index.flush() } else { Ok(()) });
         if let Err(error) = inserted {

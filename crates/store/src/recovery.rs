@@ -7,13 +7,15 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
     sync::{Arc, atomic::Ordering},
-    time::{Instant, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use shoal_content::{Algorithm, Digest, Hasher, LEAF_SIZE, LeafHash};
 
 use crate::{
     error::{Error, Result},
+    index::Record,
     layout::remove_file,
     map,
     store::Shared,
@@ -23,6 +25,9 @@ use crate::{
 /// Bytes of a file that the index does not list up to which it is verified when it is asked for: about a second. Whoever asks for a larger
 /// one is told that it is not held, and can have it from elsewhere without storing it, while it is verified in the background.
 const ON_DEMAND: u64 = 1 << 30;
+
+/// How long to leave an index alone that would not open again.
+const HEAL_EVERY: Duration = Duration::from_secs(2);
 
 impl Shared {
     /// Compares files and index, both ways. Reads no file.
@@ -147,6 +152,61 @@ impl Shared {
         self.options.disk.sync_directory(&directory).map_err(Error::io("sync", &directory, 0))?;
         self.list(&claim, size, &leaves, Some(last_use.unwrap_or(0).min(now)));
         Ok(())
+    }
+
+    /// Opens an index again that fails, such as after the disk was full, and lists in it what it has lost; not more often than is of use.
+    pub(crate) fn heal_index(self: &Arc<Self>) {
+        if !self.index.is_failing() {
+            return;
+        }
+        {
+            let Ok(mut tried) = self.healed_at.try_lock() else { return };
+            if tried.is_some_and(|at| at.elapsed() < HEAL_EVERY) {
+                return;
+            }
+            *tried = Some(Instant::now());
+            if let Err(error) = self.index.reopen() {
+                tracing::warn!(%error, "the index fails and will not open again yet: blobs are served, though not found by block");
+                return;
+            }
+        }
+        tracing::info!("the index failed and was opened again");
+        let shared = Arc::downgrade(self);
+        let relist = move || {
+            let Some(held) = shared.upgrade().map(|shared| shared.table().blobs.keys().copied().collect::<Vec<_>>())
+            else {
+                return;
+            };
+            for digest in held {
+                // Upgraded for each: the thread must not keep a store open that everybody has let go.
+                let Some(shared) = shared.upgrade() else { return };
+                if let Err(error) = shared.relist(&digest) {
+                    tracing::warn!(%digest, %error, "cannot list a blob again");
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("store-relist".into()).spawn(relist) {
+            tracing::warn!(%error, "cannot start a thread: what the index has lost is found by block after the next opening only");
+        }
+    }
+
+    /// Lists a held blob again if the index has lost it.
+    fn relist(self: &Arc<Self>, digest: &Digest) -> Result<()> {
+        if self.index.record(digest)?.is_some() {
+            return Ok(());
+        }
+        let claim = self.claim(digest, Claim::Brief)?;
+        let Some(held) = self.table().blobs.get(digest).copied() else { return Ok(()) };
+        let path = self.layout.blob(digest);
+        let file = File::open(&path).map_err(Error::io("open", &path, 0))?;
+        let hashed = hash_file(&file, digest.algorithm(), &|| self.closing.load(Ordering::Relaxed));
+        let Some((actual, leaves)) = hashed.map_err(Error::io("read", &path, 0))? else { return Ok(()) };
+        if actual != *digest {
+            drop(claim);
+            return self.damaged(digest, "a blob does not match its digest any more");
+        }
+        let record = Record { pinned: held.pinned, ..Record::new(*digest, held.size, &leaves, held.last_use) };
+        self.index.insert(&record, &leaves)
     }
 
     /// Reads a held blob again; one that does not match its digest any more goes to quarantine. False when it did, or is not held.

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use shoal_content::{Cid, Digest, LeafHash, Outline, leaf::leaf_range};
@@ -98,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) making_room: Mutex<()>,
     /// Nobody has the store any more.
     pub(crate) closing: AtomicBool,
+    /// When the index was last opened again.
+    pub(crate) healed_at: Mutex<Option<Instant>>,
     /// Keeps other processes out. Last, so that it is given back when all else is closed.
     _lock: File,
 }
@@ -115,7 +118,13 @@ impl Store {
         let held = layout.lock()?;
         layout.create()?;
         let index: Box<dyn Index> = match options.indexing {
-            Indexing::Sled => Box::new(SledIndex::open(&layout.index(), options.index_cache)?),
+            Indexing::Sled => match SledIndex::open(&layout.index(), options.index_cache) {
+                Ok(index) => Box::new(index),
+                Err(error) => {
+                    tracing::error!(%error, "the index cannot be opened: going on without, all files are verified; changes of pins and tags last until the store is closed");
+                    Box::new(MemoryIndex::default())
+                }
+            },
             Indexing::Memory => Box::new(MemoryIndex::default()),
         };
         let shared = Arc::new(Shared {
@@ -126,6 +135,7 @@ impl Store {
             released: Condvar::new(),
             making_room: Mutex::new(()),
             closing: AtomicBool::new(false),
+            healed_at: Mutex::new(None),
             _lock: held,
         });
         shared.reconcile()?;
@@ -190,6 +200,7 @@ impl Store {
 
     /// A block of a whole blob: a leaf, an inner node of its DAG, or all of a blob of at most [`crate::MAX_BLOCK_SIZE`] by the raw CID of its digest.
     pub fn block(&self, cid: &Cid) -> Result<Option<Block>> {
+        self.shared.heal_index();
         Block::find(&self.shared, cid)
     }
 
@@ -285,6 +296,7 @@ impl Store {
     pub fn set_tag(&self, key: &str, tag: &TagRecord) -> Result<()> {
         check_len("a tag's key", key, MAX_TAG_KEY)?;
         check_len("a media type", &tag.media_type, MAX_MEDIA_TYPE)?;
+        self.shared.heal_index();
         if !self.shared.index.set_tag(key, tag)? {
             return Ok(());
         }
@@ -309,6 +321,7 @@ impl Store {
 
     /// Writes to disk what only memory and the index's buffers know: last uses, tags. Done by itself now and then, and on closing.
     pub fn flush(&self) -> Result<()> {
+        self.shared.heal_index();
         self.shared.note_uses(true);
         self.shared.index.flush()
     }
@@ -357,7 +370,7 @@ impl Shared {
     /// Opens a held blob's file, and counts that as a use. What is not as it was written is not held any more.
     pub(crate) fn open_blob(self: &Arc<Self>, digest: &Digest) -> Result<Option<Blob>> {
         let Some(size) = self.table().touch(digest) else { return Ok(None) };
-        self.note_uses(false);
+        self.catch_up();
         let path = self.layout.blob(digest);
         match File::open(&path) {
             Ok(file) => {
@@ -376,6 +389,12 @@ impl Shared {
             }
             Err(error) => Err(Error::io("open", path, 0)(error)),
         }
+    }
+
+    /// What is put off until somebody uses the store: last uses, and an index that failed.
+    fn catch_up(self: &Arc<Self>) {
+        self.note_uses(false);
+        self.heal_index();
     }
 
     fn note_uses(&self, last: bool) {

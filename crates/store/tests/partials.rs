@@ -267,7 +267,7 @@ fn many_writers_of_a_blob_and_of_the_same_leaf_leave_it_right() {
                         for step in 0..LEAVES {
                             // Odd multipliers, prime to the number of leaves: each writer has an order of its own.
                             let index = (step * (2 * writer + 7) + round * writer) % LEAVES;
-                            if writer == 3 && index % 8 == 0 {
+                            if writer == 3 && index.is_multiple_of(8) {
                                 if partial.write_leaf(index, lie, LeafHash::of(lie)).unwrap() {
                                     lies.push(index);
                                 }

@@ -83,6 +83,16 @@ pub(crate) trait Index: Send + Sync {
 
     /// Makes durable all that was changed before.
     fn flush(&self) -> Result<()>;
+
+    /// A call failed, so that others may fail until it is opened again.
+    fn is_failing(&self) -> bool {
+        false
+    }
+
+    /// Opens it again. Changes that were not durable may be lost.
+    fn reopen(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl BlockKey {

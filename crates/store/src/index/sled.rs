@@ -11,8 +11,13 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use shoal_content::{Algorithm, Digest, LeafHash, leaf::leaf_count};
@@ -33,8 +38,21 @@ const FLUSH_EVERY_MS: u64 = 500;
 /// Databases that would not open that are kept, for whoever wants to know why.
 const KEPT_DAMAGED: usize = 2;
 
+/// Errors after which a database is not to be moved aside.
+const DISK_AT_FAULT: [ErrorKind; 4] =
+    [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied];
+
 /// See the module.
 pub(crate) struct SledIndex {
+    path: PathBuf,
+    cache: u64,
+    /// `None` while it will not open again after a failure.
+    open: RwLock<Option<Trees>>,
+    /// A call failed since it was opened. sled writes nothing any more after the first failure to write, such as on a full disk.
+    failing: AtomicBool,
+}
+
+struct Trees {
     db: Db,
     blobs: Tree,
     uses: Tree,
@@ -45,26 +63,43 @@ pub(crate) struct SledIndex {
 }
 
 impl SledIndex {
-    /// Opens the database, or begins a new one when there is none or it will not open.
+    /// Opens the database, or begins a new one when there is none or it is damaged. Fails where the disk is at fault, not the database.
     pub(crate) fn open(path: &Path, cache: u64) -> Result<Self> {
-        let reason = match Self::try_open(path, cache) {
-            Ok(index) => return Ok(index),
-            Err(error) => error,
+        let trees = match Trees::open(path, cache) {
+            Err(error @ Error::Index { .. }) => {
+                let aside = move_aside(path)?;
+                tracing::error!(
+                    %error,
+                    moved_to = %aside.display(),
+                    "the index would not open: beginning a new one, files are verified again; pins, media types and tags are lost"
+                );
+                Trees::open(path, cache)?
+            }
+            opened => opened?,
         };
-        let aside = move_aside(path)?;
-        tracing::error!(
-            error = %reason,
-            moved_to = %aside.display(),
-            "the index would not open: beginning a new one, files are verified again; pins, media types and tags are lost"
-        );
-        Self::try_open(path, cache)
+        Ok(Self { path: path.to_owned(), cache, open: RwLock::new(Some(trees)), failing: AtomicBool::new(false) })
     }
 
-    fn try_open(path: &Path, cache: u64) -> Result<Self> {
-        let index = guarded("open", || {
+    /// Makes an error of whatever sled does, panics included.
+    fn with<T>(&self, what: &'static str, call: impl FnOnce(&Trees) -> sled::Result<T>) -> Result<T> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let result = match &*open {
+            Some(trees) => guarded(what, || call(trees)),
+            None => Err(failed(what, "it is not open")),
+        };
+        if result.is_err() {
+            self.failing.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl Trees {
+    fn open(path: &Path, cache: u64) -> Result<Self> {
+        guarded("open", || {
             let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(Some(FLUSH_EVERY_MS));
             let db = config.open()?;
-            Ok(Self {
+            let trees = Self {
                 blobs: db.open_tree("blobs")?,
                 uses: db.open_tree("uses")?,
                 outlines: db.open_tree("outlines")?,
@@ -72,18 +107,15 @@ impl SledIndex {
                 nodes: db.open_tree("nodes")?,
                 tags: db.open_tree("tags")?,
                 db,
-            })
-        })?;
-        // What cannot be read through is better found out now than when a pull needs it.
-        guarded("read", || {
-            for tree in [&index.blobs, &index.uses, &index.tags] {
+            };
+            // What cannot be read through is better found out now than when a pull needs it.
+            for tree in [&trees.blobs, &trees.uses, &trees.tags] {
                 for entry in tree {
                     entry?;
                 }
             }
-            Ok(())
-        })?;
-        Ok(index)
+            Ok(trees)
+        })
     }
 
     fn last_use(&self, key: &[u8]) -> sled::Result<u64> {
@@ -110,51 +142,51 @@ impl SledIndex {
 impl Index for SledIndex {
     fn insert(&self, record: &Record, leaves: &[LeafHash]) -> Result<()> {
         let digest = digest_key(&record.digest);
-        guarded("insert a blob", || {
+        self.with("insert a blob", |trees| {
             for (group, number) in leaves.chunks(GROUP).zip(0u32..) {
                 let hashes: Vec<u8> = group.iter().flat_map(|leaf| leaf.0).collect();
-                self.outlines.insert(join(&digest, &number.to_be_bytes()), hashes)?;
+                trees.outlines.insert(join(&digest, &number.to_be_bytes()), hashes)?;
             }
             let leaf = |(leaf, index): (&LeafHash, u64)| (join(&leaf.0, &digest), Some(index));
-            apply(&self.leaves, leaves.iter().zip(0..).map(leaf))?;
+            apply(&trees.leaves, leaves.iter().zip(0..).map(leaf))?;
             let node = |(node, position): (&super::InnerNode, u64)| (join(&node.hash, &digest), Some(position));
-            apply(&self.nodes, record.nodes.iter().zip(0..).map(node))?;
-            self.uses.insert(&digest, &record.last_use.to_be_bytes())?;
-            self.blobs.insert(&digest, record.encode())?;
+            apply(&trees.nodes, record.nodes.iter().zip(0..).map(node))?;
+            trees.uses.insert(&digest, &record.last_use.to_be_bytes())?;
+            trees.blobs.insert(&digest, record.encode())?;
             Ok(())
         })
     }
 
     fn remove(&self, digest: &Digest) -> Result<Option<Record>> {
         let key = digest_key(digest);
-        guarded("remove a blob", || {
-            let Some(record) = self.record_of(digest)? else {
-                self.blobs.remove(&key)?;
+        self.with("remove a blob", |trees| {
+            let Some(record) = trees.record_of(digest)? else {
+                trees.blobs.remove(&key)?;
                 return Ok(None);
             };
-            self.blobs.remove(&key)?;
-            self.uses.remove(&key)?;
-            if let Some(leaves) = self.leaves_of(&record)? {
-                apply(&self.leaves, leaves.iter().map(|leaf| (join(&leaf.0, &key), None)))?;
+            trees.blobs.remove(&key)?;
+            trees.uses.remove(&key)?;
+            if let Some(leaves) = trees.leaves_of(&record)? {
+                apply(&trees.leaves, leaves.iter().map(|leaf| (join(&leaf.0, &key), None)))?;
             }
-            apply(&self.nodes, record.nodes.iter().map(|node| (join(&node.hash, &key), None)))?;
-            for group in self.outlines.scan_prefix(&key).keys() {
-                self.outlines.remove(group?)?;
+            apply(&trees.nodes, record.nodes.iter().map(|node| (join(&node.hash, &key), None)))?;
+            for group in trees.outlines.scan_prefix(&key).keys() {
+                trees.outlines.remove(group?)?;
             }
             Ok(Some(record))
         })
     }
 
     fn record(&self, digest: &Digest) -> Result<Option<Record>> {
-        guarded("read a record", || self.record_of(digest))
+        self.with("read a record", |trees| trees.record_of(digest))
     }
 
     fn records(&self, each: &mut dyn FnMut(Record)) -> Result<()> {
-        guarded("read all records", || {
-            for entry in &self.blobs {
+        self.with("read all records", |trees| {
+            for entry in &trees.blobs {
                 let (key, value) = entry?;
                 let Some(digest) = parse_digest(&key) else { continue };
-                if let Some(record) = Record::decode(digest, self.last_use(&key)?, &value) {
+                if let Some(record) = Record::decode(digest, trees.last_use(&key)?, &value) {
                     each(record);
                 }
             }
@@ -163,18 +195,18 @@ impl Index for SledIndex {
     }
 
     fn leaves(&self, digest: &Digest) -> Result<Option<Vec<LeafHash>>> {
-        guarded("read an outline", || {
-            let Some(record) = self.record_of(digest)? else { return Ok(None) };
-            self.leaves_of(&record)
+        self.with("read an outline", |trees| {
+            let Some(record) = trees.record_of(digest)? else { return Ok(None) };
+            trees.leaves_of(&record)
         })
     }
 
     fn find(&self, key: &BlockKey) -> Result<Vec<Place>> {
-        let (tree, hash) = match key {
-            BlockKey::Leaf(leaf) => (&self.leaves, &leaf.0),
-            BlockKey::Inner(hash) => (&self.nodes, hash),
-        };
-        guarded("find a block", || {
+        self.with("find a block", |trees| {
+            let (tree, hash) = match key {
+                BlockKey::Leaf(leaf) => (&trees.leaves, &leaf.0),
+                BlockKey::Inner(hash) => (&trees.nodes, hash),
+            };
             let mut places = Vec::new();
             for entry in tree.scan_prefix(hash).take(MAX_PLACES) {
                 let (key, value) = entry?;
@@ -189,11 +221,11 @@ impl Index for SledIndex {
     }
 
     fn touch(&self, uses: &[(Digest, u64)]) -> Result<()> {
-        guarded("note last uses", || {
+        self.with("note last uses", |trees| {
             for (digest, last_use) in uses {
                 let key = digest_key(digest);
-                if self.blobs.contains_key(&key)? {
-                    self.uses.insert(key, &last_use.to_be_bytes())?;
+                if trees.blobs.contains_key(&key)? {
+                    trees.uses.insert(key, &last_use.to_be_bytes())?;
                 }
             }
             Ok(())
@@ -201,28 +233,28 @@ impl Index for SledIndex {
     }
 
     fn update(&self, digest: &Digest, change: &mut dyn FnMut(&mut Record)) -> Result<bool> {
-        guarded("change a record", || {
-            let Some(mut record) = self.record_of(digest)? else { return Ok(false) };
+        self.with("change a record", |trees| {
+            let Some(mut record) = trees.record_of(digest)? else { return Ok(false) };
             change(&mut record);
             let key = digest_key(digest);
-            self.uses.insert(&key, &record.last_use.to_be_bytes())?;
-            self.blobs.insert(&key, record.encode())?;
+            trees.uses.insert(&key, &record.last_use.to_be_bytes())?;
+            trees.blobs.insert(&key, record.encode())?;
             Ok(true)
         })
     }
 
     fn tag(&self, key: &str) -> Result<Option<TagRecord>> {
-        guarded("read a tag", || Ok(self.tags.get(key)?.and_then(|value| serde_json::from_slice(&value).ok())))
+        self.with("read a tag", |trees| Ok(trees.tags.get(key)?.and_then(|value| serde_json::from_slice(&value).ok())))
     }
 
     fn set_tag(&self, key: &str, tag: &TagRecord) -> Result<bool> {
         let value = serde_json::to_vec(tag).map_err(|error| failed("set a tag", &error))?;
-        guarded("set a tag", || Ok(self.tags.insert(key, value)?.is_none()))
+        self.with("set a tag", |trees| Ok(trees.tags.insert(key, value)?.is_none()))
     }
 
     fn tags(&self, each: &mut dyn FnMut(&str, TagRecord)) -> Result<()> {
-        guarded("read all tags", || {
-            for entry in &self.tags {
+        self.with("read all tags", |trees| {
+            for entry in &trees.tags {
                 let (key, value) = entry?;
                 if let (Ok(key), Ok(tag)) = (str::from_utf8(&key), serde_json::from_slice(&value)) {
                     each(key, tag);
@@ -233,11 +265,25 @@ impl Index for SledIndex {
     }
 
     fn remove_tag(&self, key: &str) -> Result<bool> {
-        guarded("remove a tag", || Ok(self.tags.remove(key)?.is_some()))
+        self.with("remove a tag", |trees| Ok(trees.tags.remove(key)?.is_some()))
     }
 
     fn flush(&self) -> Result<()> {
-        guarded("write to disk", || self.db.flush().map(drop))
+        self.with("write to disk", |trees| trees.db.flush().map(drop))
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    fn reopen(&self) -> Result<()> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // sled holds a lock on its files until it is dropped, and may panic while it is.
+        let closed = open.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
+        *open = Some(Trees::open(&self.path, self.cache)?);
+        self.failing.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -245,10 +291,13 @@ fn failed(what: &'static str, reason: &(impl ToString + ?Sized)) -> Error {
     Error::Index { what, reason: reason.to_string() }
 }
 
-/// Makes an error of whatever sled does, panics included.
 fn guarded<T>(what: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|error| failed(what, &error)),
+        Ok(result) => result.map_err(|error| match error {
+            // The disk's fault: the database is as good as it was.
+            sled::Error::Io(error) if DISK_AT_FAULT.contains(&error.kind()) => Error::io(what, "the index", 0)(error),
+            error => failed(what, &error),
+        }),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             Err(failed(what, text.unwrap_or("panicked")))
