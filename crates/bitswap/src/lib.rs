@@ -38,6 +38,8 @@ mod event;
 mod handler;
 mod jobs;
 mod ledger;
+#[cfg(test)]
+mod seeded;
 mod server;
 mod verify;
 #[doc(hidden)]

@@ -65,7 +65,10 @@ struct Want {
     ask: Ask,
     priority: i32,
     since: Instant,
+    /// It stands in a message as it is now.
     sent: bool,
+    /// The peer may know of it, in this form or an earlier one.
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -152,8 +155,8 @@ impl Client {
             return Err(Failure::TooMany);
         }
         state.blocks += usize::from(ask != Ask::Have);
-        state.cancels.remove(&cid);
-        state.wants.insert(cid, Want { ask, priority, since: now, sent: false });
+        let told = state.cancels.remove(&cid);
+        state.wants.insert(cid, Want { ask, priority, since: now, sent: false, told });
         state.unsent.push_back(cid);
         if state.unsent.len() > 2 * self.config.max_wants {
             let mut seen = HashSet::new();
@@ -167,7 +170,7 @@ impl Client {
     pub(crate) fn cancel(&mut self, peer: &PeerId, cid: &Cid) {
         let Some(state) = self.peers.get_mut(peer) else { return };
         if let Some(want) = state.remove(cid)
-            && want.sent
+            && want.told
         {
             state.cancels.insert(*cid);
         }
@@ -198,6 +201,7 @@ impl Client {
         {
             let Some(want) = state.wants.get_mut(&cid).filter(|want| !want.sent) else { continue };
             want.sent = true;
+            want.told = true;
             wants += 1;
             let send_dont_have = want.ask != Ask::Await && !state.old;
             entries.push(Entry { cid, priority: want.priority, cancel: false, want: want.ask.want(), send_dont_have });
@@ -294,7 +298,7 @@ impl Client {
     /// A HAVE or DONT_HAVE came.
     pub(crate) fn presence(&mut self, peer: &PeerId, presence: &Presence, now: Instant) -> News {
         let Some(state) = self.peers.get_mut(peer) else { return News::Unasked };
-        let Some(want) = state.wants.get(&presence.cid).filter(|want| want.sent) else { return News::Unasked };
+        let Some(want) = state.wants.get(&presence.cid).filter(|want| want.told) else { return News::Unasked };
         match (want.ask, presence.have) {
             (Ask::Have, true) => {
                 state.heard = now;
@@ -335,7 +339,7 @@ impl Client {
             };
             let cids: Vec<Cid> = state.wants.iter().filter(|(_, want)| is_expired(want)).map(|(cid, _)| *cid).collect();
             for cid in cids {
-                if state.remove(&cid).is_some_and(|want| want.sent) {
+                if state.remove(&cid).is_some_and(|want| want.told) {
                     state.cancels.insert(cid);
                 }
                 expired.push((*peer, cid));
@@ -365,7 +369,7 @@ impl Peer {
     fn remove(&mut self, cid: &Cid) -> Option<Want> {
         let want = self.wants.remove(cid)?;
         self.blocks -= usize::from(want.ask != Ask::Have);
-        if want.sent {
+        if want.told {
             self.recent.push(*cid);
         }
         Some(want)
