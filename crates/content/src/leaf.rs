@@ -128,7 +128,15 @@ impl LeafSet {
 
     /// The first leaf at or after `from` that is not in the set.
     pub fn first_missing(&self, from: u64) -> Option<u64> {
-        (from..self.count).find(|&index| !self.contains(index))
+        let (first, bit) = self.place(from)?;
+        // What lies before `from` counts as there; so does what lies behind the last leaf, by the filter at the end.
+        let before = bit - 1;
+        let words = self.words[first..].iter().zip(first as u64..);
+        let mut missing = words.enumerate().filter_map(|(at, (&word, position))| {
+            let filled = if at == 0 { word | before } else { word };
+            (filled != u64::MAX).then(|| position * 64 + u64::from(filled.trailing_ones()))
+        });
+        missing.next().filter(|&index| index < self.count)
     }
 
     /// The leaves in the set, ascending.
@@ -154,6 +162,8 @@ impl fmt::Debug for LeafSet {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -169,6 +179,19 @@ mod tests {
             assert!(leaf_range(size, leaf_count(size)).is_empty());
         }
         assert!(leaf_range(10, u64::MAX).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_missing_leaf_is_the_first_that_is_not_contained(count in 0u64..300, holes in prop::collection::vec(0u64..300, 0..4), from in 0u64..310) {
+            let mut set = LeafSet::full(count);
+            for hole in holes {
+                set.remove(hole);
+            }
+            let expected = (from..count).find(|&index| !set.contains(index));
+            prop_assert_eq!(set.first_missing(from), expected);
+            prop_assert_eq!(set.iter().collect::<Vec<_>>(), (0..count).filter(|&index| set.contains(index)).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -11,8 +11,26 @@
 //! | [`leaf`] | the division of a blob into leaves, sets of leaves |
 //! | [`outline`] | sizes and leaf hashes of a blob, its wire form |
 //! | [`dag`] | building and decoding UnixFS DAGs (profile `unixfs-v1-2025`) |
-//! | `verify` | whether a block is the one that a CID names |
+//! | `verify` | [`cid_matches`]: whether a block is the one that a CID names |
 //! | [`name`] | registries, repositories, tags, references |
+//!
+//! ```
+//! use shoal_content::{Algorithm, Digest, LeafHash, LeafSet, Outline, leaf::leaf_range};
+//!
+//! let blob = vec![7; 3 << 20];
+//! let mut outline = Outline::growing(blob.len() as u64).expect("far below the largest blob");
+//! let mut have = LeafSet::empty(outline.leaf_count());
+//! for index in 0..outline.leaf_count() {
+//!     let range = leaf_range(outline.size(), index);
+//!     outline.set(index, LeafHash::of(&blob[range.start as usize..range.end as usize]));
+//!     have.insert(index);
+//! }
+//! assert!(have.is_full());
+//! // What peers find it by, and what any IPFS peer can fetch it by.
+//! let digest = Digest::of(Algorithm::Sha256, &blob);
+//! assert!(digest.to_string().starts_with("sha256:"));
+//! assert!(outline.root().expect("every leaf is known").to_string().starts_with("bafy"));
+//! ```
 //!
 //! Every parser takes bytes from outside, bounds what it allocates and never panics.
 

@@ -15,6 +15,9 @@ const MAX_TAG: usize = 128;
 /// Docker Hub under the name that images have there.
 pub const DOCKER_HUB: &str = "docker.io";
 
+/// Docker Hub's older name, which runtimes take for [`DOCKER_HUB`].
+const DOCKER_HUB_INDEX: &str = "index.docker.io";
+
 /// Why a string is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -215,20 +218,23 @@ impl FromStr for Image {
             None => (text, None),
         };
         let (registry, rest) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
-            _ => (DOCKER_HUB, name),
+            Some((first, rest)) if first.contains(['.', ':']) || first.eq_ignore_ascii_case("localhost") => {
+                (first.parse()?, rest)
+            }
+            _ => (Registry(DOCKER_HUB.to_owned()), name),
         };
+        let registry = if registry.0 == DOCKER_HUB_INDEX { Registry(DOCKER_HUB.to_owned()) } else { registry };
         let (repository, tag) = match rest.rsplit_once(':') {
             Some((repository, tag)) => (repository, tag.parse()?),
             None => (rest, Tag("latest".into())),
         };
-        let repository: Repository = if registry == DOCKER_HUB && !repository.contains('/') {
+        let repository: Repository = if registry.0 == DOCKER_HUB && !repository.contains('/') {
             format!("library/{repository}").parse()?
         } else {
             repository.parse()?
         };
         let reference = digest.map_or(Reference::Tag(tag), Reference::Digest);
-        Ok(Self { origin: Origin { registry: registry.parse()?, repository }, reference })
+        Ok(Self { origin: Origin { registry, repository }, reference })
     }
 }
 
@@ -360,6 +366,9 @@ mod tests {
     fn an_image_name_is_completed_as_runtimes_do() {
         let full = |text: &str| text.parse::<Image>().unwrap().to_string();
         assert_eq!(full("alpine"), "docker.io/library/alpine:latest");
+        assert_eq!(full("Docker.IO/alpine"), "docker.io/library/alpine:latest");
+        assert_eq!(full("index.docker.io/alpine:3"), "docker.io/library/alpine:3");
+        assert_eq!(full("LOCALHOST/app"), "localhost/app:latest");
         assert_eq!(full("grafana/grafana:11"), "docker.io/grafana/grafana:11");
         assert_eq!(full("localhost/app"), "localhost/app:latest");
         assert_eq!(full("127.0.0.1:5000/app:v1"), "127.0.0.1:5000/app:v1");
