@@ -204,13 +204,31 @@ fn the_command_line_has_a_flag_for_every_key() {
     }
 }
 
+/// Pieces of configuration files, right and wrong, that chance alone would hardly write.
+const PIECES: &str = "(quota|data_dir|any_registry|docker_config) = (\"[ -~]{0,9}\"|\"[0-9]{1,3}(%|GiB|MB)?\"|true|7)\n\
+    |\\[(gateway|swarm|fetch|log|registries|registries\\.\"[a-z.:0-9]{1,9}\")\\]\n\
+    |(listen|peers|advertise|token_hosts) = \\[(\"[a-z0-9./:-]{0,12}\")?\\]\n\
+    |(endpoint|ca|level|key_file) = \"(https?://)?[a-z0-9./:=,-]{0,12}\"\n\
+    |[a-z_.\\[\\]\"={}\n 0-9#'é-]{0,20}";
+
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+
     #[test]
-    fn no_text_makes_the_parser_panic(
-        file in "([a-z_.\\[\\]\"={}\n 0-9#'-]|quota|swarm|registries|é|\0){0,60}",
+    fn no_text_makes_the_parser_panic_and_what_is_shown_reads_back(
+        file in proptest::collection::vec(PIECES, 0..4),
         env in "\\PC{0,20}",
         flag in "\\PC{0,20}",
+        with_flags in proptest::bool::weighted(0.2),
     ) {
-        let _ = parse_all(&file, &[("SHOAL_QUOTA", &env), ("SHOAL_REGISTRIES", &env)], &[("swarm-peers", &flag), ("registry", &flag)]);
+        let file = file.concat();
+        let env = [("SHOAL_DOCKER_CONFIG", env.as_str()), ("SHOAL_REGISTRIES", env.as_str())];
+        let flags = [("swarm-peers", flag.as_str()), ("registry", flag.as_str())];
+        let given = if with_flags { parse_all(&file, &env, &flags) } else { parse_all(&file, &[], &[]) };
+        if let Ok(effective) = given {
+            let shown = show::toml(&effective);
+            let again = parse_all(&shown, &[], &[]);
+            proptest::prop_assert_eq!(again.map(|again| again.config), Ok(effective.config), "{}", shown);
+        }
     }
 }
