@@ -1,11 +1,13 @@
 //! Bitswap beside a bare stream over the same TCP, noise and yamux: MiB/s and CPU seconds per GiB.
 //!
 //! ```text
-//! cargo run --release -p shoal-bitswap --example throughput [MiB] [window] [rounds]
+//! cargo run --release -p shoal-bitswap --example throughput [MiB] [window] [rounds] [askers]
 //! ```
 //!
 //! Two processes over loopback; blocks of 1 MiB from memory; both ends' CPU is counted. The bare stream moves the same
 //! bytes with the same writes and unhashed, so the ratio holds all that bitswap adds: hashing, messages, two cores.
+//! With several askers (in the one asking process) each fetches everything, and the spread of what each has got when
+//! the first is done shows how fair the holder is.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -13,19 +15,22 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use common::{
     Memory,
-    node::{next, node},
+    node::{Node, next, node},
     raw::{Opened, Raw},
 };
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{Multiaddr, PeerId, swarm::SwarmEvent};
-use shoal_bitswap::Config;
+use shoal_bitswap::{Config, Event};
 use shoal_content::Cid;
 use tokio::sync::oneshot;
 
@@ -48,11 +53,11 @@ async fn main() {
     match arguments.first().map(String::as_str) {
         Some("serve-bitswap") => serve_bitswap(number(1, 1024)).await,
         Some("serve-bare") => serve_bare(number(1, 1024)).await,
-        _ => compare(number(0, 1024), number(1, 8), number(2, 3)).await,
+        _ => compare(number(0, 1024), number(1, 8), number(2, 3), number(3, 1)).await,
     }
 }
 
-async fn compare(blocks: usize, window: usize, rounds: usize) {
+async fn compare(blocks: usize, window: usize, rounds: usize, askers: usize) {
     say(&format!("{blocks} blocks of 1 MiB, {window} wants outstanding; CPU of both processes"));
     let cids: Vec<Cid> = (0..blocks).map(|index| common::cid_of(&block(index))).collect();
     for _ in 0..rounds {
@@ -60,6 +65,10 @@ async fn compare(blocks: usize, window: usize, rounds: usize) {
         bare.print("bare stream", blocks, None);
         let bitswap = fetch_bitswap(&cids, window).await;
         bitswap.print("bitswap", blocks, Some(&bare));
+        if askers > 1 {
+            let many = fetch_many(&cids, window, askers).await;
+            many.print("many askers", blocks * askers, None);
+        }
     }
 }
 
@@ -177,13 +186,54 @@ async fn serve_bare(blocks: usize) {
     }
 }
 
-async fn fetch_bitswap(cids: &[Cid], window: usize) -> Figures {
-    let mut server = Server::start("serve-bitswap", cids.len());
+async fn asker(server: &Server) -> Node {
     let mut asker = node(&Arc::default(), Config::default());
     asker.dial(server.address.clone()).expect("an address");
     while asker.behaviour().peers().next().is_none() {
         asker.select_next_some().await;
     }
+    asker
+}
+
+/// Several askers at one holder, each for everything.
+async fn fetch_many(cids: &[Cid], window: usize, askers: usize) -> Figures {
+    let mut server = Server::start("serve-bitswap", cids.len());
+    let got: Arc<Vec<AtomicUsize>> = Arc::new((0..askers).map(|_| AtomicUsize::new(0)).collect());
+    let mut nodes = Vec::new();
+    for _ in 0..askers {
+        nodes.push(asker(&server).await);
+    }
+    let (start, cpu_before) = (Instant::now(), cpu() + server.ask());
+    let spread = Arc::<OnceLock<String>>::default();
+    let tasks = nodes.into_iter().enumerate().map(|(index, mut asker)| {
+        let (got, spread, cids, from) = (Arc::clone(&got), Arc::clone(&spread), cids.to_vec(), server.peer);
+        tokio::spawn(async move {
+            let mut left = cids.iter();
+            for cid in left.by_ref().take(window) {
+                asker.behaviour_mut().want_block(from, *cid, 1);
+            }
+            for _ in 0..cids.len() {
+                assert!(matches!(next(&mut asker).await, Event::Block { .. }));
+                got[index].fetch_add(1, Ordering::Relaxed);
+                if let Some(cid) = left.next() {
+                    asker.behaviour_mut().want_block(from, *cid, 1);
+                }
+            }
+            let counts: Vec<usize> = got.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+            spread.get_or_init(|| format!("blocks when the first was done: {counts:?}"));
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("an asker");
+    }
+    let took = start.elapsed();
+    let cpu = cpu() + server.ask() - cpu_before;
+    Figures { took, cpu, extra: spread.get().cloned().unwrap_or_default() }
+}
+
+async fn fetch_bitswap(cids: &[Cid], window: usize) -> Figures {
+    let mut server = Server::start("serve-bitswap", cids.len());
+    let mut asker = asker(&server).await;
     let (start, cpu_before) = (Instant::now(), cpu() + server.ask());
     let mut left = cids.iter();
     let mut gap = Duration::ZERO;
@@ -194,7 +244,7 @@ async fn fetch_bitswap(cids: &[Cid], window: usize) -> Figures {
     }
     for _ in 0..cids.len() {
         match next(&mut asker).await {
-            shoal_bitswap::Event::Block { .. } => {}
+            Event::Block { .. } => {}
             other => panic!("{other:?}"),
         }
         let now = Instant::now();

@@ -81,6 +81,8 @@ struct Peer {
     cancels: HashSet<Cid>,
     /// The next message replaces what the peer knows of our wants.
     full: bool,
+    /// The peer may keep wants of ours that have failed: the next message, if there is one, is to be full.
+    stale: bool,
     recent: Recent,
     /// When the peer last sent anything.
     heard: Instant,
@@ -110,6 +112,7 @@ impl Client {
             unsent: VecDeque::new(),
             cancels: HashSet::new(),
             full: false,
+            stale: false,
             recent: Recent::default(),
             heard: now,
             old: false,
@@ -184,7 +187,10 @@ impl Client {
     /// The entries of the next message to the peer, and whether they are the whole wantlist. They count as sent.
     pub(crate) fn next_entries(&mut self, peer: &PeerId) -> Option<(Vec<Entry>, bool)> {
         let state = self.peers.get_mut(peer)?;
-        let full = std::mem::take(&mut state.full);
+        if !state.full && state.cancels.is_empty() && state.unsent.is_empty() {
+            return None;
+        }
+        let full = std::mem::take(&mut state.full) | std::mem::take(&mut state.stale);
         let mut entries = Vec::new();
         if full {
             state.cancels.clear();
@@ -225,6 +231,7 @@ impl Client {
         state.unsent.clear();
         state.cancels.clear();
         state.full = false;
+        state.stale = true;
         let cids: Vec<Cid> = state.wants.keys().copied().collect();
         for cid in &cids {
             state.remove(cid);

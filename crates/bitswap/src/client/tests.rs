@@ -155,6 +155,20 @@ fn after_a_lost_stream_the_whole_wantlist_is_sent() {
     assert_eq!((wanted, full, cids(&entries, true).len()), (expected, true, 0));
 }
 
+#[test]
+fn after_all_wants_failed_nothing_is_sent_until_something_is_wanted_and_then_all_is_said() {
+    let (mut client, peer, now) = client();
+    client.want(&peer, cid(1), Ask::Block, 1, now).unwrap();
+    client.next_entries(&peer);
+    assert_eq!(client.fail_all(&peer), [cid(1)]);
+    assert!(!client.has_entries(&peer));
+    assert!(client.next_entries(&peer).is_none());
+    client.want(&peer, cid(2), Ask::Block, 1, now).unwrap();
+    let (entries, full) = client.next_entries(&peer).unwrap();
+    assert_eq!((cids(&entries, false), full), (vec![cid(2)], true));
+    assert_eq!(client.block(&peer, Some(&cid(1)), 10, now), Arrival::Late);
+}
+
 /// A client, and a peer that keeps exactly the wantlist it is told, over a thousand random lives.
 #[test]
 fn the_peer_always_knows_what_is_wanted_and_nothing_stays_behind() {
