@@ -122,11 +122,14 @@ config_path = "{certs}"
         files
     }
 
-    /// Forgets an image and all content that only it needs, before it returns.
-    pub fn remove(&self, namespace: &str, image: &str) -> Result<()> {
-        self.ctr(namespace, SHORT, &["images", "remove", "--sync", image])?;
-        let left = self.ctr(namespace, SHORT, &["content", "ls", "--quiet"])?;
-        ensure!(left.is_empty(), "content is left after {image} was removed: {left}");
+    /// Forgets all images of a namespace, by whatever names, and their content, before it returns.
+    pub fn remove_all(&self, namespace: &str) -> Result<()> {
+        let names = self.ctr(namespace, SHORT, &["images", "ls", "--quiet"])?;
+        let mut remove = vec!["images", "remove", "--sync"];
+        remove.extend(names.split_whitespace());
+        self.ctr(namespace, SHORT, &remove)?;
+        let left = self.content(namespace)?;
+        ensure!(left.is_empty(), "content is left after {names} was removed: {left:?}");
         Ok(())
     }
 

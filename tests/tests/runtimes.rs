@@ -55,7 +55,7 @@ fn containerd_pulls_an_image_once_from_upstream_and_then_from_a_peer_while_upstr
     let bytes = a.shoal.bytes()?;
     assert!((image.blob_bytes()..=limit).contains(&bytes.upstream), "{bytes:?}");
 
-    a.containerd.remove(CRI_NAMESPACE, &by_tag)?;
+    a.containerd.remove_all(CRI_NAMESPACE)?;
     a.containerd.ctr_pull(&by_tag)?;
     tree::ensure_equal(&image.files, &a.containerd.files(CTR_NAMESPACE, &by_tag)?)?;
     assert_eq!(a.shoal.bytes()?.upstream, bytes.upstream, "what the node has came from upstream again");
@@ -70,7 +70,7 @@ fn containerd_pulls_an_image_once_from_upstream_and_then_from_a_peer_while_upstr
     assert!(a.containerd.host.traffic()?.sent >= image.blob_bytes());
     assert!(registry.host.traffic()?.sent - before.sent < 1 << 20, "upstream is gone and sent");
 
-    b.containerd.remove(CRI_NAMESPACE, &by_tag)?;
+    b.containerd.remove_all(CRI_NAMESPACE)?;
     b.containerd.ctr_pull(&by_digest)?;
     tree::ensure_equal(&image.files, &b.containerd.files(CTR_NAMESPACE, &by_digest)?)?;
     assert_eq!(b.shoal.bytes()?.peers, bytes.peers, "what the node has came from a peer again");
@@ -169,10 +169,12 @@ fn podman_pulls_through_the_drop_in_that_install_writes() -> Result<()> {
     node.command(&["install", "--runtime", "containers", "--root", &shown, "--registry", &mirrored])?;
 
     // The host has its own mounts, so what is mounted here is so for nobody else, and only as long as this runs.
+    // podman takes no path of more than 50 characters for its state.
     let storage = host.folder.join("podman").display().to_string();
+    fs::create_dir_all(&storage)?;
     let script = format!(
-        "set -e; mount --bind {shown}/etc/containers /etc/containers
-         podman() {{ command podman --root {storage}/root --runroot {storage}/run --storage-driver overlay \"$@\"; }}
+        "set -e; mount --bind {shown}/etc/containers /etc/containers; mount --bind {storage} /mnt
+         podman() {{ command podman --root /mnt/root --runroot /mnt/run --storage-driver overlay \"$@\"; }}
          podman pull --quiet {image} >&2
          cd $(podman image mount {image})
          find . -type f -print0 | xargs -0 sha256sum",

@@ -34,7 +34,7 @@ fn two_containerds_pull_from_the_registry_alone_and_what_they_unpack_is_what_umo
     assert!(b.host.traffic()?.received >= image.size());
 
     registry.kill()?;
-    b.remove(CTR_NAMESPACE, &registry.by_digest(&image))?;
+    b.remove_all(CTR_NAMESPACE)?;
     assert!(b.ctr_pull(&registry.by_digest(&image)).is_err(), "a registry that was killed still answers");
     Ok(())
 }
