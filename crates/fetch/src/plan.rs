@@ -228,6 +228,11 @@ impl<P: Copy + Ord> Plan<P> {
         }
     }
 
+    /// The swarm is being searched again.
+    pub(crate) fn search_begun(&mut self) {
+        self.searching = true;
+    }
+
     /// The read that is under way ended without covering its range. It may be tried again.
     pub(crate) fn read_ended(&mut self) {
         if self.upstream != Upstream::Failed {

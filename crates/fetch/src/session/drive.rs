@@ -47,6 +47,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Times that upstream is read anew without one leaf of progress before it counts as failed. Each read has retried by itself.
 const MAX_BARREN_READS: u32 = 2;
 
+/// Searches of the swarm by one session.
+const MAX_SEARCHES: u32 = 2;
+
 /// What all sessions of a node share.
 pub(crate) struct Env {
     pub(crate) config: Config,
@@ -228,6 +231,7 @@ struct Driver<'a> {
     upstream_error: Option<shoal_upstream::Error>,
     peer_troubles: Vec<String>,
     resumed: u64,
+    searches: u32,
 }
 
 enum ReadState {
@@ -258,6 +262,10 @@ impl<'a> Driver<'a> {
     ) -> Self {
         session.sized(size, partial.clone());
         let have = partial.have();
+        let mut plan = Plan::new(have.clone(), env.config.limits.clone());
+        if search.is_over() {
+            plan.search_over();
+        }
         let resumed = have.iter().map(|leaf| leaf_range(size, leaf)).map(|range| range.end - range.start).sum();
         session.state().trace.resumed = resumed;
         Self {
@@ -266,7 +274,7 @@ impl<'a> Driver<'a> {
             began,
             size,
             search,
-            plan: Plan::new(have, env.config.limits.clone()),
+            plan,
             partial,
             outline: None,
             witnesses: Vec::new(),
@@ -280,6 +288,7 @@ impl<'a> Driver<'a> {
             upstream_error: None,
             peer_troubles: Vec::new(),
             resumed,
+            searches: 1,
         }
     }
 
@@ -348,6 +357,13 @@ impl<'a> Driver<'a> {
             Action::StopReading => {
                 self.note("upstream is not needed any more".to_owned());
                 self.read = ReadState::None;
+            }
+            Action::Fail if self.searches < MAX_SEARCHES => {
+                // Somebody may have got it since: with upstream gone it is worth asking once more.
+                self.searches += 1;
+                self.note("no source is left: searching once more".to_owned());
+                self.search = Search::begin(&self.env.swarm, self.session.digest, Some(self.size));
+                self.plan.search_begun();
             }
             Action::Fail => return Err(self.no_source()),
         }
@@ -614,6 +630,7 @@ impl<'a> Driver<'a> {
     }
 
     fn note(&self, what: String) {
+        tracing::debug!(digest = %self.session.digest, what, "session");
         self.session.state().trace.event(self.began.elapsed(), what);
     }
 

@@ -13,7 +13,7 @@ mod drive;
 mod reader;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -51,8 +51,6 @@ struct State {
     from_peers: LeafSet,
     /// Leaves read anew because an outline lied, with the hash that they had before.
     suspects: BTreeMap<u64, LeafHash>,
-    /// Leaves that readers may have been given wrong.
-    poisoned: BTreeSet<u64>,
     end: Option<End>,
     readers: BTreeMap<u64, Demand>,
     next_reader: u64,
@@ -66,6 +64,16 @@ struct Demand {
     leaves: Range<u64>,
     /// It reads to the end of the blob from its beginning: what it gets must have matched as a whole.
     whole: bool,
+    /// Leaves that it may have been given.
+    given: Range<u64>,
+    /// A leaf that it was given and that turned out to be wrong.
+    wronged: Option<u64>,
+}
+
+impl Demand {
+    fn new(leaves: Range<u64>, whole: bool) -> Self {
+        Self { given: leaves.start..leaves.start, leaves, whole, wronged: None }
+    }
 }
 
 /// How a session ended.
@@ -91,7 +99,6 @@ impl Session {
                 have: LeafSet::empty(0),
                 from_peers: LeafSet::empty(0),
                 suspects: BTreeMap::new(),
-                poisoned: BTreeSet::new(),
                 end: None,
                 readers: BTreeMap::new(),
                 next_reader: 0,
@@ -112,7 +119,7 @@ impl Session {
         }
         let id = state.next_reader;
         state.next_reader += 1;
-        state.readers.insert(id, Demand { leaves: 0..0, whole: false });
+        state.readers.insert(id, Demand::new(0..0, false));
         drop(state);
         Some(Reader::new(self.clone(), id))
     }
@@ -143,13 +150,16 @@ impl Session {
         state.closed
     }
 
-    /// What readers wait for, the least advanced first.
+    /// What readers wait for, the least advanced first; then what a reader of the whole has been given and what may have to be had
+    /// anew, lest the whole never match.
     fn wanted(&self) -> Vec<Range<u64>> {
         let state = self.state();
         let mut wanted: Vec<_> =
             state.readers.values().map(|demand| demand.leaves.clone()).filter(|leaves| !leaves.is_empty()).collect();
         wanted.sort_by_key(|leaves| leaves.start);
         wanted.dedup();
+        let given = state.readers.values().filter(|demand| demand.whole).map(|demand| demand.leaves.start).max();
+        wanted.extend(given.filter(|given| *given > 0).map(|given| 0..given));
         wanted
     }
 
@@ -170,7 +180,9 @@ impl Session {
         if let Some(old) = state.suspects.remove(&leaf)
             && old != hash
         {
-            state.poisoned.insert(leaf);
+            for demand in state.readers.values_mut().filter(|demand| demand.given.contains(&leaf)) {
+                demand.wronged = Some(leaf);
+            }
         }
         state.have.insert(leaf);
         if by_peer {

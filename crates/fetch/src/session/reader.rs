@@ -51,19 +51,19 @@ impl Reader {
 
     /// Declares what this reader will read; `whole` when the last leaf must wait for the whole digest.
     pub(crate) fn demand(&self, range: &Range<u64>, whole: bool) {
-        self.session.state().readers.insert(self.id, Demand { leaves: leaves_of(range), whole });
+        self.session.state().readers.insert(self.id, Demand::new(leaves_of(range), whole));
         self.session.demand.notify_one();
     }
 
     /// The bytes from `position` on, at most to the end of its leaf or of `range`, when they may be given out.
     pub(crate) async fn next(&mut self, range: &Range<u64>, position: u64, serve: Serve) -> Result<Step, Error> {
         let leaf = leaf_at(position);
-        let first = leaf_at(range.start);
         loop {
             self.changed.mark_unchanged();
             let source = {
                 let mut state = self.session.state();
-                if let Some(wrong) = state.poisoned.range(first..leaf).next() {
+                let demand = state.readers.get(&self.id);
+                if let Some(wrong) = demand.and_then(|demand| demand.wronged) {
                     return Err(Error::Corrupt {
                         what: format!("blob {}", self.session.digest),
                         reason: format!(
@@ -71,7 +71,7 @@ impl Reader {
                         ),
                     });
                 }
-                let whole = state.readers.get(&self.id).is_some_and(|demand| demand.whole);
+                let whole = demand.is_some_and(|demand| demand.whole);
                 match &state.end {
                     Some(End::Whole(blob)) => Some(Source::Blob(blob.clone())),
                     Some(End::Unstored) => return Ok(Step::Unstored),
@@ -80,6 +80,7 @@ impl Reader {
                         let partial = state.partial.clone();
                         if let Some(demand) = state.readers.get_mut(&self.id) {
                             demand.leaves.start = leaf;
+                            demand.given.end = leaf + 1;
                         }
                         partial.map(Source::Partial)
                     }

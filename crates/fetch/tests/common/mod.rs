@@ -86,6 +86,8 @@ pub struct Bed {
 
 impl Bed {
     pub fn new() -> Self {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         Self { key: SwarmKey::generate(), seeds: Vec::new() }
     }
 
