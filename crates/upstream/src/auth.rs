@@ -1,8 +1,8 @@
 //! Who a request says it is from.
 //!
 //! A registry is first asked without credentials. What it demands is remembered, so that the next request brings the
-//! right thing at once; a token that several requests need is fetched once. Credentials go to the registry itself and to a
-//! token endpoint that [`check_realm`](crate::challenge::check_realm) allows, and nowhere else.
+//! right thing at once; a token that several requests need is fetched once. Credentials go to the registry itself and
+//! to a token endpoint that [`check_realm`](crate::challenge::check_realm) allows, and nowhere else.
 
 use std::{
     collections::HashMap,

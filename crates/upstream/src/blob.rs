@@ -1,8 +1,8 @@
 //! A blob on its way from upstream: a stream that takes itself up again where it broke.
 //!
 //! On a cut, or when no byte has come for the stall time-out, the rest is asked for by range from the exact byte, after
-//! a wait that grows; attempts are bounded and start anew once the body has got on. A server that ignores ranges is read from the start and
-//! what the reader has is thrown away. Nothing here knows the digest: who reads verifies.
+//! a wait that grows; attempts are bounded and start anew once the body has got on. A server that ignores ranges is
+//! read from the start and what the reader has is thrown away. Nothing here knows the digest: who reads verifies.
 
 use std::{
     fmt,
@@ -153,7 +153,8 @@ impl BlobStream {
         self.size
     }
 
-    /// The byte of the blob that the stream starts with. Where upstream ignores ranges this is 0, whatever was asked for.
+    /// The byte of the blob that the stream starts with. Where upstream ignores ranges this is 0, whatever was asked
+    /// for.
     pub fn offset(&self) -> u64 {
         self.offset
     }

@@ -84,9 +84,9 @@ pub(crate) fn pull_scope(repository: &Repository) -> String {
 
 /// Whether credentials for the registry at `endpoint` may be sent to `realm`. `Err` is the rule that forbids it.
 ///
-/// The realm's host must be the registry's own, one above or below it, or one beside it under a domain of at least
-/// two labels that is nobody's or one owner's; or be listed in `token_hosts`. Addresses count only as themselves. A registry on
-/// HTTPS has its token endpoint on HTTPS.
+/// The realm's host must be the registry's own, one above or below it, or one beside it under a domain of at least two
+/// labels that is nobody's or one owner's; or be listed in `token_hosts`. Addresses count only as themselves. A
+/// registry on HTTPS has its token endpoint on HTTPS.
 pub(crate) fn check_realm(realm: &Url, endpoint: &Url, token_hosts: &[String]) -> Result<(), String> {
     match realm.scheme() {
         "https" => {}
@@ -123,8 +123,8 @@ fn is_same_owner(left: &str, right: &str) -> bool {
         || matches!((parent(left), parent(right)), (Some(left), Some(right)) if left == right && is_owned(&left))
 }
 
-/// Whether names under `domain` belong to one owner. Short of the public suffix list: at least two labels, not of the form
-/// `co.uk`, and not a domain that is known to be handed out.
+/// Whether names under `domain` belong to one owner. Short of the public suffix list: at least two labels, not of the
+/// form `co.uk`, and not a domain that is known to be handed out.
 fn is_owned(domain: &str) -> bool {
     let labels: Vec<&str> = domain.split('.').collect();
     let is_country_registry = matches!(labels[..], [second, top] if top.len() == 2 && second.len() <= 3);

@@ -29,8 +29,8 @@ pub struct Config {
     pub retry: Retry,
     /// How long a registry that gave no answer is left alone: after the first time, and at most.
     pub pause: (Duration, Duration),
-    /// How long the place that a registry redirected a blob to is remembered, so that each range of a blob does not cost two
-    /// round trips. Zero: not at all. Object stores sign their addresses for minutes.
+    /// How long the place that a registry redirected a blob to is remembered, so that each range of a blob does not
+    /// cost two round trips. Zero: not at all. Object stores sign their addresses for minutes.
     pub remember_redirects: Duration,
 }
 
@@ -69,7 +69,9 @@ pub struct Retry {
     pub attempts: u32,
     /// Waits between them.
     pub backoff: Backoff,
-    /// No attempt starts later than this after the first.
+    /// No attempt starts later than this after the first, and no call takes longer than this and one
+    /// [`Timeouts::headers`], tokens and redirects included, until there is an answer. Bodies of blobs take what they
+    /// take.
     pub budget: Duration,
     /// The longest `Retry-After` that is waited for; a longer one ends the request.
     pub longest_retry_after: Duration,
@@ -94,7 +96,7 @@ impl Default for Config {
 }
 
 impl Default for Timeouts {
-    /// containerd gives a mirror 30 s for headers: the whole of our attempts has to fit into that.
+    /// containerd gives a mirror 30 s for headers: all of our attempts have to fit into that.
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), headers: Duration::from_secs(10), stall: Duration::from_secs(10) }
     }

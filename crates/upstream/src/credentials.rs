@@ -1,8 +1,9 @@
 //! The node's own credentials: a docker config file and the helpers that it names.
 //!
 //! The file is read again when what was read is older than [`FRESH`], so a secret that Kubernetes replaces takes effect
-//! without a restart. A helper is a program of somebody else: it runs on a blocking thread, it is waited for no longer
-//! than [`HELPER_TIMEOUT`], and while one hangs no second one is started for that registry.
+//! without a restart. A helper is a program of somebody else: it runs on a blocking thread, the first request waits for
+//! it no longer than [`HELPER_TIMEOUT`], and while it hangs no second one is started for that registry and nobody waits
+//! again.
 
 use std::{
     collections::HashMap,
@@ -58,8 +59,10 @@ impl NodeCredentials {
         let Some(path) = &self.path else { return Found::default() };
         let slot = self.slot(registry);
         let mut slot = slot.lock().await;
+        let is_waited_for = slot.running.as_ref().is_some_and(|running| !running.is_finished());
+        let has_news = slot.running.as_ref().is_some_and(JoinHandle::is_finished);
         if let Some((found, at)) = &slot.found
-            && at.elapsed() < FRESH
+            && (is_waited_for || (at.elapsed() < FRESH && !has_news))
         {
             return found.clone();
         }
@@ -202,5 +205,32 @@ mod tests {
         assert_eq!(credentials.find(&registry).await.credential, Some(old.clone()));
         credentials.refused(&registry, &old).await;
         assert_eq!(credentials.find(&registry).await.credential, Some(Credential::basic("u", "new")));
+    }
+
+    #[tokio::test]
+    async fn while_a_helper_hangs_nobody_waits_for_it_twice_and_its_answer_is_taken_when_it_comes() {
+        let registry: Registry = "a.example".parse().unwrap();
+        let credentials = NodeCredentials::new(Some("/nonexistent".into()));
+        let (answer, wait) = std::sync::mpsc::sync_channel::<()>(1);
+        let late = Found { credential: Some(Credential::basic("u", "p")), problem: None };
+        let running = tokio::task::spawn_blocking(move || {
+            wait.recv().ok();
+            late
+        });
+        {
+            let slot = credentials.slot(&registry);
+            let mut slot = slot.lock().await;
+            slot.running = Some(running);
+            slot.found = Some((problem("it hangs".into()), Instant::now()));
+        }
+        let start = Instant::now();
+        assert_eq!(credentials.find(&registry).await.problem.as_deref(), Some("it hangs"));
+        assert!(start.elapsed() < HELPER_TIMEOUT / 2);
+        answer.send(()).unwrap();
+        let deadline = Instant::now() + HELPER_TIMEOUT;
+        while credentials.find(&registry).await.credential.is_none() {
+            assert!(Instant::now() < deadline, "its answer is not taken");
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which addresses may be dialled: the rule against being used to reach what only this node can reach.
 //!
-//! A name is judged by what it resolves to, at the moment of dialling: [`GuardedResolver`] sits inside the HTTP client, so
-//! a name that changes its address between check and connection gains nothing. Literal addresses never reach a
+//! A name is judged by what it resolves to, at the moment of dialling: [`GuardedResolver`] sits inside the HTTP client,
+//! so a name that changes its address between check and connection gains nothing. Literal addresses never reach a
 //! resolver and are checked by [`check_literal`] before every request, the redirected ones too.
 
 use std::{

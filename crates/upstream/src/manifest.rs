@@ -50,7 +50,8 @@ pub(crate) fn media_type(content_type: &str) -> Option<String> {
     (media_type.len() <= MAX_MEDIA_TYPE && is_part(kind) && is_part(name)).then(|| media_type.to_owned())
 }
 
-/// Checks a manifest that came, against the digest that it was asked for by and the one that was sent with it. `Err` says what is wrong.
+/// Checks a manifest that came, against the digest that it was asked for by and the one that was sent with it. `Err`
+/// says what is wrong.
 pub(crate) fn verify(
     bytes: Bytes,
     asked: Option<&Digest>,
@@ -78,8 +79,8 @@ pub(crate) fn verify(
 
 /// The media type that header and body agree on.
 ///
-/// Two readers of one manifest must not take it for two things (GHSA-qq97-vm5h-rrhg): header and body must not differ, and a body that
-/// could be either kind is refused.
+/// Two readers of one manifest must not take it for two things (GHSA-qq97-vm5h-rrhg): header and body must not differ,
+/// and a body that could be either kind is refused.
 fn agreed_media_type(bytes: &[u8], content_type: Option<&str>) -> Result<String, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,4 +1,5 @@
-//! What only upstream can answer, passed on: lists of tags and of referrers. Pure but for the request, which [`crate::Upstream`] makes.
+//! What only upstream can answer, passed on: lists of tags and of referrers. Pure but for the request, which
+//! [`crate::Upstream`] makes.
 
 use bytes::Bytes;
 use http::header;

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-/// The value of `Range` for bytes from `start` up to, not including, `end`; to the end of the blob where that is `None`.
+/// The value of `Range` for bytes from `start` up to, not including, `end`; to the end of the blob where that is
+/// `None`.
 pub(crate) fn request(start: u64, end: Option<u64>) -> String {
     match end {
         Some(end) => format!("bytes={start}-{}", end.saturating_sub(1)),

@@ -1,7 +1,8 @@
 //! Where a registry sends a request on to: which redirects are followed, and which are remembered.
 //!
-//! Pure. A blob of Docker Hub lies in an object store behind a signed URL. A session that reads a layer leaf by leaf would ask the
-//! registry again for every leaf; it goes to the remembered place instead, until that refuses or the memory ends.
+//! Pure. A blob of Docker Hub lies in an object store behind a signed URL. A session that reads a layer leaf by leaf
+//! would ask the registry again for every leaf; it goes to the remembered place instead, until that refuses or the
+//! memory ends.
 
 use std::{
     collections::HashMap,

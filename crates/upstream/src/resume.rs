@@ -1,14 +1,15 @@
 //! Where a body stands that may come in several answers. Pure.
 //!
-//! [`Resume`] is told of every answer, every piece and every break, and says which bytes of a piece go on to the reader,
-//! what to ask for next, and when to stop trying. It never lets a byte through twice, out of order, or beyond what was announced.
+//! [`Resume`] is told of every answer, every piece and every break, and says which bytes of a piece go on to the
+//! reader, what to ask for next, and when to stop trying. It never lets a byte through twice, out of order, or beyond
+//! what was announced.
 
 use std::ops::Range;
 
 use crate::range::ContentRange;
 
-/// So many bytes make an attempt count as one that got on. Less, and a server that gives a byte for each connection would be
-/// asked for ever.
+/// So many bytes make an attempt count as one that got on. Less, and a server that gives a byte for each connection
+/// would be asked for ever.
 pub(crate) const PROGRESS: u64 = 64 * 1024;
 
 /// The state of one body.

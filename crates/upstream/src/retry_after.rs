@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, header::RETRY_AFTER};
 
-/// The wait that an answer asks for. The form with a date is not read: it would rest on two wall clocks, and registries send
-/// seconds.
+/// The wait that an answer asks for. The form with a date is not read: it would rest on two wall clocks, and registries
+/// send seconds.
 pub(crate) fn read(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))

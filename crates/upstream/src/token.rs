@@ -1,7 +1,8 @@
 //! Tokens: which are held, until when, and how one is fetched.
 //!
-//! Pure: [`TokenRequest`] builds the request and [`read_answer`] reads what comes back; who sends it is [`crate::auth`]. Lifetimes run on the monotonic clock from before the request was
-//! sent: what the server says about its own clock is not looked at.
+//! Pure: [`TokenRequest`] builds the request and [`read_answer`] reads what comes back; who sends it is
+//! [`crate::auth`]. Lifetimes run on the monotonic clock from before the request was sent: what the server says about
+//! its own clock is not looked at.
 
 use std::{
     collections::HashMap,

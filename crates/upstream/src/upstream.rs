@@ -37,7 +37,8 @@ impl Upstream {
         Ok(Self { sites, wire: Arc::new(Wire::new(config, Arc::default())), access: Access::Node })
     }
 
-    /// The same registries, asked with `credential` and with nothing of the node's: for finding out what the caller may read.
+    /// The same registries, asked with `credential` and with nothing of the node's: for finding out what the caller may
+    /// read.
     pub fn with_access(&self, credential: Credential) -> Self {
         Self { access: Access::Caller(credential), ..self.clone() }
     }
@@ -64,7 +65,8 @@ impl Upstream {
         self.counted(self.resolve_uncounted(origin, tag).await)
     }
 
-    /// A manifest or index, verified: against the digest where it is asked for by one, and against the one that is sent with it.
+    /// A manifest or index, verified: against the digest where it is asked for by one, and against the one that is sent
+    /// with it.
     pub async fn manifest(&self, origin: &Origin, reference: &Reference) -> Result<Manifest, Error> {
         self.counted(self.manifest_uncounted(origin, reference).await)
     }
@@ -76,15 +78,16 @@ impl Upstream {
 
     /// A blob from byte `offset` on, not verified.
     ///
-    /// Answers once the registry has. Look at [`BlobStream::offset`]: a registry that ignores ranges sends from byte 0. An
-    /// `offset` at the end gives an empty stream, one beyond it [`Error::OutOfRange`].
+    /// Answers once the registry has. Look at [`BlobStream::offset`]: a registry that ignores ranges sends from byte 0.
+    /// An `offset` at the end gives an empty stream, one beyond it [`Error::OutOfRange`].
     pub async fn blob(&self, origin: &Origin, digest: &Digest, offset: u64) -> Result<BlobStream, Error> {
         self.counted(self.open(origin, digest, offset, None).await)
     }
 
     /// The bytes `range` of a blob, not verified; fewer where the blob ends before.
     ///
-    /// A registry that ignores ranges gives the whole blob from byte 0: look at [`BlobStream::offset`] and [`BlobStream::ranged`].
+    /// A registry that ignores ranges gives the whole blob from byte 0: look at [`BlobStream::offset`] and
+    /// [`BlobStream::ranged`].
     pub async fn blob_range(&self, origin: &Origin, digest: &Digest, range: Range<u64>) -> Result<BlobStream, Error> {
         if range.is_empty() {
             let what = Arc::new(Asked { origin: origin.clone(), item: Item::Blob(*digest) });

@@ -1,7 +1,7 @@
 //! A request to a registry, from the first attempt to an answer: proof, redirects, retries.
 //!
-//! What decides is elsewhere and pure ([`crate::backoff`], [`crate::circuit`], [`crate::challenge`], [`crate::redirect`]); this
-//! does as they say. Nothing here is retried that the registry has answered with a verdict.
+//! What decides is elsewhere and pure ([`crate::backoff`], [`crate::circuit`], [`crate::challenge`],
+//! [`crate::redirect`]); this does as they say. Nothing here is retried that the registry has answered with a verdict.
 
 use std::{
     sync::{Arc, Mutex},
@@ -82,6 +82,19 @@ impl Wire {
 
     /// Sends `request`, again where that may help, until there is an answer: any but 401, 408, 429 and 5xx.
     pub(crate) async fn send(&self, site: &Arc<Site>, request: &Request, access: &Access) -> Result<Answer, Error> {
+        // A token and five redirects have deadlines of their own, whose sum nobody would wait for.
+        let deadline = self.retry.budget + self.dial.timeouts.headers;
+        match tokio::time::timeout(deadline, self.send_again(site, request, access)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let reason = format!("no answer within {} s, all attempts together", deadline.as_secs_f32());
+                let (what, host) = (Arc::clone(&request.what), authority(&site.endpoint));
+                Err(Error::Unreachable { what, host, reason })
+            }
+        }
+    }
+
+    async fn send_again(&self, site: &Arc<Site>, request: &Request, access: &Access) -> Result<Answer, Error> {
         let first = Instant::now();
         let mut attempt = 0;
         loop {

@@ -246,3 +246,22 @@ async fn a_stream_that_is_dropped_asks_for_nothing_more() {
     upstream.blob_size(&fake.origin("a"), &digest).await.unwrap();
     assert_eq!(fake.requests().len(), 2);
 }
+
+#[tokio::test]
+async fn leaves_read_one_after_another_share_a_connection() {
+    let (fake, upstream, digest) = blob().await;
+    for start in (0..500_000).step_by(50_000) {
+        let stream = upstream.blob_range(&fake.origin("a"), &digest, start..start + 50_000).await.unwrap();
+        read(stream).await.unwrap();
+    }
+    for start in (500_000..SIZE as u64).step_by(50_000) {
+        let mut stream = upstream.blob_range(&fake.origin("a"), &digest, start..start + 50_000).await.unwrap();
+        let mut count = 0;
+        // Dropped with the last byte, before it has said that it ends.
+        while count < 50_000 {
+            count += stream.next().await.unwrap().unwrap().len();
+        }
+    }
+    assert_eq!(fake.requests().len(), 20);
+    assert_eq!(fake.connections(), 1);
+}

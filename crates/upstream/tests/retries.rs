@@ -78,6 +78,22 @@ async fn a_registry_that_never_answers_is_given_up_in_time() {
 }
 
 #[tokio::test]
+async fn slow_redirects_do_not_add_up_beyond_the_deadline() {
+    let fake = Fake::start().await;
+    let digest = fake.put_blob("a", "x");
+    fake.fault(Fault::always(On::Any, Does::SlowHeaders(Duration::from_millis(250))));
+    fake.fault(Fault::always(On::Any, Does::Redirect(fake.url().to_string())));
+    let mut config = fake.config();
+    config.timeouts.headers = Duration::from_millis(300);
+    config.retry.budget = Duration::from_millis(300);
+    let upstream = Upstream::new(&config).unwrap();
+    let start = Instant::now();
+    let error = upstream.blob(&fake.origin("a"), &digest, 0).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_slow_first_byte_within_the_deadline_is_no_failure() {
     let (fake, upstream) = registry().await;
     fake.fault(Fault::always(On::Any, Does::SlowHeaders(Duration::from_millis(300))));

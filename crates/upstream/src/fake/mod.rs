@@ -1,8 +1,8 @@
 //! A registry on loopback that misbehaves to order: for tests of this crate and of those that stand on it.
 //!
-//! [`Fake`] keeps blobs and manifests in memory, speaks the pull side of the distribution API with HEAD, ranges, Basic and Bearer
-//! authentication, and remembers every request and how many bytes of each blob left it. [`Fault`]s are put on top: each
-//! says on what it acts, what it does, and how often. Only for tests: it panics where a test is wrong.
+//! [`Fake`] keeps blobs and manifests in memory, speaks the pull side of the distribution API with HEAD, ranges, Basic
+//! and Bearer authentication, and remembers every request and how many bytes of each blob left it. [`Fault`]s are put
+//! on top: each says on what it acts, what it does, and how often. Only for tests: it panics where a test is wrong.
 
 mod answer;
 mod body;
@@ -89,6 +89,7 @@ struct Inner {
     faults: Vec<Fault>,
     seen: Vec<Seen>,
     sent: HashMap<Digest, u64>,
+    connections: usize,
     rate: Option<f64>,
     next_slot: Option<tokio::time::Instant>,
 }
@@ -244,6 +245,11 @@ impl Fake {
         self.inner().seen.iter().filter(|seen| seen.path.contains(part)).count()
     }
 
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.inner().connections
+    }
+
     /// Waits until `count` requests have come.
     pub async fn seen(&self, count: usize) {
         let mut seen = self.state.seen.subscribe();
@@ -283,9 +289,10 @@ impl State {
 
 /// Accepts until it is aborted; its connections go with it.
 async fn serve(listener: TcpListener, state: Arc<State>) {
-    let router = axum::Router::new().fallback(answer::handle).with_state(state);
+    let router = axum::Router::new().fallback(answer::handle).with_state(Arc::clone(&state));
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        state.inner().connections += 1;
         let service = TowerToHyperService::new(router.clone());
         connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         while connections.try_join_next().is_some() {}
