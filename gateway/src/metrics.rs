@@ -73,6 +73,10 @@ pub struct Metrics {
 impl Metrics {
     /// Puts the counters into `registry`.
     pub fn register(&self, registry: &mut Registry) {
+        // Counted from zero, so that the first cut shows as a rise and not as a new series.
+        for reason in [Cut::Source, Cut::Stall, Cut::Length, Cut::Abandoned] {
+            drop(self.cut.get_or_create(&CutLabels { reason }));
+        }
         let gateway = registry.sub_registry_with_prefix("gateway");
         gateway.register("requests", "Requests answered, by what they asked for and the status", self.requests.clone());
         gateway.register("body_bytes", "Bytes of bodies handed to clients' connections", self.bytes.clone());

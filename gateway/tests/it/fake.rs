@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Fake {
     manifests: Mutex<HashMap<Digest, Manifest>>,
     blobs: Mutex<HashMap<Digest, (Bytes, Serve)>>,
     passed: Mutex<Option<Result<Passed, Error>>>,
+    /// From now on nothing but blobs is answered.
+    pub(crate) silent: AtomicBool,
     /// One line for each call.
     pub(crate) calls: Mutex<Vec<String>>,
     /// Streams that are alive.
@@ -68,9 +70,15 @@ pub(crate) fn denied() -> Error {
     Error::Denied { what: "it".into(), reason: "upstream answered 401".into() }
 }
 
-/// Bytes that differ everywhere, so that a shift shows.
+/// Bytes in which a shift shows: a pattern whose length is prime, so that it meets no boundary twice in the same way.
 pub(crate) fn content(size: usize) -> Bytes {
-    (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8).collect()
+    const PERIOD: usize = 65_537;
+    let pattern: Vec<u8> = (0..PERIOD.min(size)).map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
+    let mut bytes = Vec::with_capacity(size);
+    while bytes.len() < size {
+        bytes.extend_from_slice(&pattern[..pattern.len().min(size - bytes.len())]);
+    }
+    bytes.into()
 }
 
 impl Fake {
@@ -113,6 +121,12 @@ impl Fake {
     fn note(&self, call: String) {
         self.calls.lock().unwrap().push(call);
     }
+
+    async fn silence(&self) {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Counts a stream as alive.
@@ -129,17 +143,20 @@ impl Drop for Alive {
 impl Pulls for Fake {
     async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Resolved, Error> {
         self.note(format!("resolve {origin}:{}", tag.as_str()));
+        self.silence().await;
         let result = self.tags.lock().unwrap().get(tag.as_str()).cloned();
         result.unwrap_or_else(|| Err(not_found()))
     }
 
     async fn manifest(&self, origin: &Origin, digest: &Digest) -> Result<Manifest, Error> {
         self.note(format!("manifest {origin}"));
+        self.silence().await;
         self.manifests.lock().unwrap().get(digest).cloned().ok_or_else(not_found)
     }
 
     async fn blob_info(&self, origin: &Origin, digest: &Digest) -> Result<BlobInfo, Error> {
         self.note(format!("info {origin}"));
+        self.silence().await;
         let found = self.blobs.lock().unwrap().get(digest).cloned();
         let (bytes, _) = found.ok_or_else(not_found)?;
         Ok(BlobInfo { digest: *digest, size: bytes.len() as u64 })
@@ -187,6 +204,7 @@ impl Pulls for Fake {
 
     async fn passthrough(&self, origin: &Origin, tail: &str, query: Option<&str>) -> Result<Passed, Error> {
         self.note(format!("pass {origin} {tail} {query:?}"));
+        self.silence().await;
         self.passed.lock().unwrap().clone().unwrap_or_else(|| Err(unavailable()))
     }
 }

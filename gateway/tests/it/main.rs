@@ -6,5 +6,6 @@ mod fake;
 mod manifests;
 mod names;
 mod slow;
+mod telling;
 mod watchdog;
 mod wire;

@@ -7,7 +7,7 @@ use shoal_fetch::Passed;
 use shoal_gateway::{Config, metrics::Kind};
 
 use crate::{
-    fake::{Fake, content, denied, not_found, unavailable},
+    fake::{Fake, Serve, content, denied, not_found, unavailable},
     wire::{error_code, fetch, get, serve},
 };
 
@@ -183,4 +183,30 @@ async fn a_manifest_of_four_mebibytes_passes() {
     let (head, body) = get(&served, &format!("/v2/a/manifests/{digest}?ns=a.b"), &[]).await;
     assert_eq!(head.status, 200);
     assert!(body == content(4 * 1024 * 1024));
+}
+
+#[tokio::test]
+async fn what_upstream_does_not_answer_in_time_is_given_up() {
+    let fake = Fake::new();
+    let digest = fake.manifest(INDEX, content(1000));
+    let blob = fake.blob(content(10), Serve::Well);
+    fake.silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    let config = Config {
+        manifest_budget: Duration::from_millis(30),
+        first_byte_budget: Duration::from_millis(30),
+        patient_budget: Duration::from_millis(60),
+        ..Config::default()
+    };
+    let served = serve(fake, config).await;
+    for what in ["manifests/v1".to_owned(), format!("manifests/{digest}"), format!("blobs/{blob}")] {
+        let (head, _) = fetch(&served, "HEAD", &format!("/v2/a/{what}?ns=a.b"), &[]).await;
+        assert_eq!(head.status, 404, "{what}");
+        let (head, _) = fetch(&served, "HEAD", &format!("/v2/a.b/a/{what}"), &[]).await;
+        assert_eq!(head.status, 503, "{what}");
+    }
+    for what in ["tags/list".to_owned(), format!("referrers/{digest}"), format!("manifests/sha256-{}", "0".repeat(64))]
+    {
+        let (head, _) = get(&served, &format!("/v2/a/{what}?ns=a.b"), &[]).await;
+        assert_eq!(head.status, 503, "{what}");
+    }
 }
