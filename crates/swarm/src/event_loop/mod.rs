@@ -5,6 +5,7 @@
 //! Nothing in it blocks: names are resolved in tasks, outlines are read on blocking threads, bitswap does the same for blocks.
 //!
 //! - `network` — connections, and what the protocols report
+//! - `names` — names among the seeds, asked for again and again
 //! - `announcing` — telling peers of our keys
 //! - `lookups` — finding providers for callers
 //! - `asking` — outlines, in both directions, and blocks
@@ -12,6 +13,7 @@
 mod announcing;
 mod asking;
 mod lookups;
+mod names;
 mod network;
 
 use std::{
@@ -33,10 +35,10 @@ use libp2p::{
 use shoal_content::Cid;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
     time::MissedTickBehavior,
 };
 
+use self::names::Names;
 use crate::{
     Metrics, Provides,
     behaviour::Behaviour,
@@ -47,7 +49,7 @@ use crate::{
     outlines::{Answer, Request},
     peers::{PeerInfo, Peers},
     provided::Provided,
-    seed::{Place, Resolve, Seed, multiaddress},
+    seed::{Place, Seed, multiaddress},
     transport,
     wants::{Abandoned, Reply, WantId, Wants},
 };
@@ -64,14 +66,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Dials of discovery under way. With a dial timeout of seconds this many black holes still leave room for the living.
 const MAX_DIALS: usize = 64;
 
-/// How often a name is asked for while nobody is connected.
-const RESOLVE_ALONE: Duration = Duration::from_secs(1);
-
-/// How long one resolution may take.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often an operator is told of connections that fail in the handshake.
-const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How often an operator is told of connections that fail.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What handles ask for.
 #[derive(Debug)]
@@ -103,10 +99,7 @@ pub(crate) struct EventLoop {
     dials: HashMap<ConnectionId, SocketAddr>,
     /// Peers let go for others: they are not down.
     let_go: HashSet<PeerId>,
-    names: Vec<Name>,
-    resolver: Arc<dyn Resolve>,
-    resolve_every: Duration,
-    resolving: JoinSet<(usize, std::io::Result<Vec<SocketAddr>>)>,
+    names: Names,
 
     // Where we are.
     advertised: bool,
@@ -122,21 +115,9 @@ pub(crate) struct EventLoop {
 
     next_sweep: Duration,
     next_report: Duration,
-    refusals_told: Option<Instant>,
+    told: Option<Instant>,
     refused_records: u64,
     exchanged: shoal_bitswap::Counters,
-}
-
-/// A name among the seeds.
-struct Name {
-    /// Its number among the seeds.
-    seed: usize,
-    host: String,
-    port: u16,
-    expected: Option<PeerId>,
-    next: Duration,
-    under_way: bool,
-    is_failing: bool,
 }
 
 impl EventLoop {
@@ -169,19 +150,11 @@ impl EventLoop {
         }
 
         let mut discovery = Discovery::new(rand::random());
-        let mut names = Vec::new();
+        let mut names = Names::new(config.resolver, config.resolve_every);
         for (number, Seed { place, peer }) in config.seeds.into_iter().enumerate() {
             match place {
                 Place::Address(address) => discovery.listed(number, &[address], peer, Duration::ZERO),
-                Place::Name { host, port } => names.push(Name {
-                    seed: number,
-                    host,
-                    port,
-                    expected: peer,
-                    next: Duration::ZERO,
-                    under_way: false,
-                    is_failing: false,
-                }),
+                Place::Name { host, port } => names.add(number, host, port, peer),
             }
         }
         let counts = metrics.as_ref().map(|metrics| metrics.counts.clone()).unwrap_or_default();
@@ -200,9 +173,6 @@ impl EventLoop {
             dials: HashMap::new(),
             let_go: HashSet::new(),
             names,
-            resolver: config.resolver,
-            resolve_every: config.resolve_every,
-            resolving: JoinSet::new(),
             advertised: !config.advertise.is_empty(),
             listens_anywhere: config.listen.iter().any(is_wildcard),
             addresses,
@@ -213,7 +183,7 @@ impl EventLoop {
             wants: Wants::default(),
             next_sweep: SWEEP_EVERY,
             next_report: Duration::ZERO,
-            refusals_told: None,
+            told: None,
             refused_records: 0,
             exchanged: shoal_bitswap::Counters::default(),
         })
@@ -236,7 +206,7 @@ impl EventLoop {
                 () = abandoned.changed() => self.cancel_wants(),
                 () = provided.changed() => self.announce_due(),
                 Some(answered) = self.asking.answers.join_next() => self.on_answer_ready(answered),
-                Some(Ok((name, resolved))) = self.resolving.join_next() => self.on_resolved(name, resolved),
+                Some(Ok((name, resolved))) = self.names.resolving.join_next() => self.on_resolved(name, resolved),
                 _ = tick.tick() => self.on_tick(),
             }
         };
@@ -321,45 +291,6 @@ impl EventLoop {
         matches!(self.swarm.dial(options), Ok(()) | Err(swarm::DialError::DialPeerConditionFalse(_)))
     }
 
-    fn resolve_names(&mut self, now: Duration) {
-        let every = if self.peers.len() == 0 { RESOLVE_ALONE.min(self.resolve_every) } else { self.resolve_every };
-        for (number, name) in self.names.iter_mut().enumerate() {
-            // A longer pause may have been set while others were connected.
-            name.next = name.next.min(now + every);
-            if name.under_way || name.next > now {
-                continue;
-            }
-            name.under_way = true;
-            name.next = now + every;
-            let resolving = self.resolver.resolve(&name.host, name.port);
-            self.resolving.spawn(async move {
-                let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, resolving).await;
-                (number, resolved.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())))
-            });
-        }
-    }
-
-    fn on_resolved(&mut self, number: usize, resolved: std::io::Result<Vec<SocketAddr>>) {
-        let now = self.now();
-        let name = &mut self.names[number];
-        name.under_way = false;
-        match resolved {
-            Ok(addresses) => {
-                if std::mem::take(&mut name.is_failing) {
-                    tracing::info!(host = name.host, addresses = addresses.len(), "peers' name resolves again");
-                }
-                self.discovery.listed(name.seed, &addresses, name.expected, now);
-                self.dial_due(now);
-            }
-            // The last answer stands: a resolver that is down is no reason to leave anybody.
-            Err(error) => {
-                if !std::mem::replace(&mut name.is_failing, true) {
-                    tracing::warn!(host = name.host, %error, "peers' name does not resolve; it is tried again");
-                }
-            }
-        }
-    }
-
     fn drop_silent_peers(&mut self) {
         let now = Instant::now();
         for peer in self.peers.silent(self.dead_after, now) {
@@ -373,6 +304,15 @@ impl EventLoop {
             // An error means that it is gone already.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
+    }
+
+    /// Whether an operator may be told of one more connection that fails. Strangers can make as many as they like.
+    fn may_tell(&mut self) -> bool {
+        let may_tell = self.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY);
+        if may_tell {
+            self.told = Some(Instant::now());
+        }
+        may_tell
     }
 
     fn peer_infos(&self) -> Vec<PeerInfo> {

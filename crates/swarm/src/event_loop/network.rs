@@ -9,7 +9,7 @@ use libp2p::{
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
 
-use super::{EventLoop, REFUSALS_TOLD_EVERY};
+use super::EventLoop;
 use crate::{
     behaviour::{BehaviourEvent, KADEMLIA},
     seed::{multiaddress, socket_address},
@@ -152,11 +152,20 @@ impl EventLoop {
                 return;
             }
             self.discovery.failed(address, now);
-            tracing::debug!(%address, %error, "dial failed");
+            if self.peers.len() == 0 && self.may_tell() {
+                tracing::warn!(
+                    %address,
+                    %error,
+                    "this node has no peer, and the one that should be here was not reached, or its swarm key is another; \
+                     it is tried again, and further failures of this minute are not told"
+                );
+            } else {
+                tracing::debug!(%address, %error, "dial failed");
+            }
         }
         self.counts.dials_failed.inc();
         if let DialError::WrongPeerId { obtained, address } = error {
-            tracing::info!(expected = ?peer, %obtained, %address, "another peer is at this address now");
+            tracing::debug!(expected = ?peer, %obtained, %address, "another peer is at this address now");
         }
         let Some(peer) = peer.filter(|peer| !self.swarm.is_connected(peer)) else { return };
         match error {
@@ -175,12 +184,10 @@ impl EventLoop {
             return;
         }
         self.counts.connections_refused.inc();
-        let is_told = self.refusals_told.is_some_and(|told| told.elapsed() < REFUSALS_TOLD_EVERY);
-        if is_told {
+        if !self.may_tell() {
             tracing::debug!(%from, %error, "connection refused");
             return;
         }
-        self.refusals_told = Some(Instant::now());
         match error {
             ListenError::Denied { cause } => {
                 tracing::warn!(%from, %cause, "connection refused: a limit is reached; further refusals of this minute are not told");
