@@ -13,7 +13,7 @@ use shoal_content::{Cid, Digest, Outline};
 use crate::{
     error::{Error, Result},
     recovery::hash_file,
-    store::Shared,
+    shared::Shared,
 };
 
 /// A whole, verified blob. Keeps its file open: eviction does not take it away under a reader. Cheap to clone.

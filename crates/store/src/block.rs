@@ -11,7 +11,7 @@ use shoal_content::{
 use crate::{
     error::{Error, Result},
     index::{BlockKey, dag_of},
-    store::Shared,
+    shared::Shared,
 };
 
 /// The largest block that bitswap moves, in bytes.

@@ -20,6 +20,9 @@
 //! **What a crash loses.** Of a blob in progress, the leaves whose bytes or map records had not reached the disk: resuming
 //! hashes each leaf that the map names and keeps those that match. Nothing committed is lost; last uses of the last minute may be.
 //!
+//! **What a failing index costs.** Blobs are found and served without it; only blocks are not found then. It is opened again
+//! as soon as it will, and what it lost is listed again. Where it cannot be opened at all, the store goes on with one in memory.
+//!
 //! **Room.** A partial reserves its whole size against the quota when it begins. Stale partials go first, then whole blobs,
 //! least recently used first, down to the low watermark; a blob that is being read stays readable through its open file.
 //! The file system's own free space is respected in the same way.
@@ -27,7 +30,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `options`, `error` | how a store is opened, what may fail |
-//! | `store` | the face: [`Store`] |
+//! | `store`, `tags` | the face: [`Store`] |
+//! | `shared` | what all handles of a store share, and how it is closed |
 //! | `blob`, `block` | reading whole blobs and blocks of them |
 //! | `partial`, `map` | a blob in progress, and the log of its verified leaves |
 //! | `publish` | the one way in which a file becomes a blob |
@@ -50,8 +54,10 @@ mod partial;
 mod publish;
 mod recovery;
 mod room;
+mod shared;
 mod store;
 mod table;
+mod tags;
 
 pub use blob::Blob;
 pub use block::{Block, MAX_BLOCK_SIZE};

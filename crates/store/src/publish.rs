@@ -6,14 +6,18 @@
 
 use std::{fs::File, path::Path, sync::Arc};
 
-use shoal_content::{Digest, LeafHash, Outline};
+use shoal_content::{
+    Digest, LeafHash, Outline,
+    leaf::{leaf_count, leaf_range},
+};
 
 use crate::{
     blob::Blob,
     error::{Error, Result},
     index::Record,
+    layout::remove_file,
     options::Change,
-    store::Shared,
+    shared::Shared,
     table::{Claimed, Held},
 };
 
@@ -50,6 +54,33 @@ impl Shared {
         self.list(claim, size, leaves, None);
         let outline = Outline::complete(size, leaves).map(Arc::new);
         Ok(Blob::new(Arc::clone(self), digest, size, Arc::clone(file), outline))
+    }
+
+    /// Makes a blob of bytes that the caller has verified and reserved room for; leaves no file behind when it fails.
+    pub(crate) fn publish_bytes(self: &Arc<Self>, claim: &Claimed, content: &[u8]) -> Result<Blob> {
+        let size = content.len() as u64;
+        let path = self.layout.incoming(&claim.digest);
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = Arc::new(file.map_err(Error::io("create", &path, size))?);
+        let write = || self.options.disk.write_at(&file, content, 0).map_err(Error::io("write", &path, size));
+        let written = match write() {
+            Err(error) if error.is_no_space() => {
+                self.relieve(size);
+                write()
+            }
+            written => written,
+        };
+        let leaf = |index| {
+            let range = leaf_range(size, index);
+            LeafHash::of(&content[range.start as usize..range.end as usize])
+        };
+        let leaves: Vec<_> = (0..leaf_count(size)).map(leaf).collect();
+        let durable = written.and_then(|()| self.make_durable(&file, &path, size));
+        let blob = durable.and_then(|()| self.publish(claim, &file, &path, size, &leaves));
+        if blob.is_err() {
+            let _ = remove_file(&path);
+        }
+        blob
     }
 
     /// Adds a whole, verified and durable blob to index and table, and says so. It was last used at `last_use`, or now.

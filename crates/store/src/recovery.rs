@@ -18,7 +18,7 @@ use crate::{
     index::Record,
     layout::remove_file,
     map,
-    store::Shared,
+    shared::Shared,
     table::{Claim, Held, Slot},
 };
 

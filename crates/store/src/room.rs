@@ -9,7 +9,7 @@ use crate::{
     eviction::{self, Room},
     layout::remove_file,
     options::Change,
-    store::Shared,
+    shared::Shared,
     table::{Claim, Claimed, Held, Slot, Table, lock},
 };
 

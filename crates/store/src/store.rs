@@ -2,42 +2,27 @@
 
 use std::{
     fmt,
-    fs::{self, File},
-    io,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Instant,
+    sync::{Arc, Condvar, Mutex, atomic::AtomicBool},
 };
 
-use shoal_content::{Cid, Digest, LeafHash, Outline, leaf::leaf_range};
+use shoal_content::{Cid, Digest, Outline};
 
 use crate::{
     blob::Blob,
     block::Block,
     error::{Error, Result},
-    index::{Index, MemoryIndex, SledIndex, TagRecord},
-    layout::{Layout, remove_file},
+    index::{Index, MemoryIndex, SledIndex},
+    layout::Layout,
     options::{Indexing, Options},
     partial::Partial,
-    table::{Claim, Claimed, Table, lock},
+    shared::{Shared, Verifier},
+    table::{Claim, Table},
 };
-
-/// The longest key of a tag, in bytes: a registry, a repository and a tag of the longest kind fit.
-const MAX_TAG_KEY: usize = 1024;
-
-/// The longest media type, in bytes (RFC 6838, section 4.2: twice 127 and a slash).
-const MAX_MEDIA_TYPE: usize = 255;
-
-/// Tags that are dropped at once when there are too many, as a part of all: looking for the oldest reads all of them.
-const DROPPED_TAGS: usize = 10;
 
 /// A store of blobs. Cheap to clone; all clones are the same store, which is closed when the last of them and of its blobs and partials is dropped.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     verifier: Arc<Verifier>,
 }
 
@@ -85,30 +70,6 @@ pub struct Usage {
     pub refused: u64,
     /// Tags remembered.
     pub tags: u64,
-}
-
-/// What all handles of a store share.
-pub(crate) struct Shared {
-    pub(crate) options: Options,
-    pub(crate) layout: Layout,
-    pub(crate) index: Box<dyn Index>,
-    pub(crate) table: Mutex<Table>,
-    /// Told when a claim is given back.
-    pub(crate) released: Condvar,
-    /// Held while room is made.
-    pub(crate) making_room: Mutex<()>,
-    /// Nobody has the store any more.
-    pub(crate) closing: AtomicBool,
-    /// When the index was last opened again.
-    pub(crate) healed_at: Mutex<Option<Instant>>,
-    /// Keeps other processes out. Last, so that it is given back when all else is closed.
-    _lock: File,
-}
-
-/// The thread that verifies what the index did not list.
-struct Verifier {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Store {
@@ -186,14 +147,16 @@ impl Store {
             return Err(Error::Busy(*digest));
         }
         let claim = self.shared.claim(digest, Claim::Brief)?;
-        if let Some(blob) = self.shared.open_blob(digest)? {
-            return Ok(blob);
+        if self.contains(digest) {
+            // Somebody else was faster. Reading may claim too.
+            drop(claim);
+            return self.get(digest)?.ok_or(Error::Busy(*digest));
         }
         self.shared.remove_partial(digest)?;
         self.shared.table().slots.remove(digest);
         let size = content.len() as u64;
         self.shared.reserve(digest, size, 0)?;
-        let stored = self.store_whole(&claim, content);
+        let stored = self.shared.publish_bytes(&claim, content);
         self.shared.table().slots.remove(digest);
         stored
     }
@@ -287,163 +250,11 @@ impl Store {
         }
     }
 
-    /// What was last set for a tag. Keys are the caller's, such as `docker.io/library/alpine:3`.
-    pub fn tag(&self, key: &str) -> Result<Option<TagRecord>> {
-        self.shared.index.tag(key)
-    }
-
-    /// Sets a tag. When there are more than `Options::max_tags`, those resolved longest ago are dropped.
-    pub fn set_tag(&self, key: &str, tag: &TagRecord) -> Result<()> {
-        check_len("a tag's key", key, MAX_TAG_KEY)?;
-        check_len("a media type", &tag.media_type, MAX_MEDIA_TYPE)?;
-        self.shared.heal_index();
-        if !self.shared.index.set_tag(key, tag)? {
-            return Ok(());
-        }
-        let excess = {
-            let mut table = self.shared.table();
-            table.tags += 1;
-            table.tags.saturating_sub(self.shared.options.max_tags)
-        };
-        if excess > 0 { self.drop_oldest_tags(excess) } else { Ok(()) }
-    }
-
-    /// The media type of a held blob, where somebody said.
-    pub fn media_type(&self, digest: &Digest) -> Result<Option<String>> {
-        Ok(self.shared.index.record(digest)?.and_then(|record| record.media_type))
-    }
-
-    /// Says of which media type a held blob is; false when it is not held.
-    pub fn set_media_type(&self, digest: &Digest, media_type: &str) -> Result<bool> {
-        check_len("a media type", media_type, MAX_MEDIA_TYPE)?;
-        self.shared.index.update(digest, &mut |record| record.media_type = Some(media_type.to_owned()))
-    }
-
     /// Writes to disk what only memory and the index's buffers know: last uses, tags. Done by itself now and then, and on closing.
     pub fn flush(&self) -> Result<()> {
         self.shared.heal_index();
         self.shared.note_uses(true);
         self.shared.index.flush()
-    }
-
-    fn store_whole(&self, claim: &Claimed, content: &[u8]) -> Result<Blob> {
-        let size = content.len() as u64;
-        let path = self.shared.layout.incoming(&claim.digest);
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        let file = Arc::new(file.map_err(Error::io("create", &path, size))?);
-        let write = || self.shared.options.disk.write_at(&file, content, 0).map_err(Error::io("write", &path, size));
-        let written = match write() {
-            Err(error) if error.is_no_space() => {
-                self.shared.relieve(size);
-                write()
-            }
-            written => written,
-        };
-        let leaf = |index| {
-            let range = leaf_range(size, index);
-            LeafHash::of(&content[range.start as usize..range.end as usize])
-        };
-        let leaves: Vec<_> = (0..shoal_content::leaf::leaf_count(size)).map(leaf).collect();
-        let durable = written.and_then(|()| self.shared.make_durable(&file, &path, size));
-        let blob = durable.and_then(|()| self.shared.publish(claim, &file, &path, size, &leaves));
-        if blob.is_err() {
-            let _ = remove_file(&path);
-        }
-        blob
-    }
-
-    fn drop_oldest_tags(&self, excess: usize) -> Result<()> {
-        let mut tags = Vec::new();
-        self.shared.index.tags(&mut |key, tag| tags.push((tag.resolved_at, key.to_owned())))?;
-        tags.sort();
-        let dropped = excess.max(self.shared.options.max_tags / DROPPED_TAGS);
-        for (_, key) in tags.iter().take(dropped) {
-            self.shared.index.remove_tag(key)?;
-        }
-        self.shared.table().tags = tags.len().saturating_sub(dropped);
-        tracing::debug!(dropped, "too many tags: dropped those resolved longest ago");
-        Ok(())
-    }
-}
-
-impl Shared {
-    /// Opens a held blob's file, and counts that as a use. What is not as it was written is not held any more.
-    pub(crate) fn open_blob(self: &Arc<Self>, digest: &Digest) -> Result<Option<Blob>> {
-        let Some(size) = self.table().touch(digest) else { return Ok(None) };
-        self.catch_up();
-        let path = self.layout.blob(digest);
-        match File::open(&path) {
-            Ok(file) => {
-                if file.metadata().map_err(Error::io("look at", &path, 0))?.len() == size {
-                    return Ok(Some(Blob::new(Arc::clone(self), *digest, size, Arc::new(file), None)));
-                }
-                self.damaged(digest, "a blob's file changed its length")?;
-                Ok(None)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Evicted between the look at the table and here, or taken away by somebody else.
-                if self.table().blobs.contains_key(digest) && !fs::exists(&path).unwrap_or(true) {
-                    self.damaged(digest, "a blob's file is gone")?;
-                }
-                Ok(None)
-            }
-            Err(error) => Err(Error::io("open", path, 0)(error)),
-        }
-    }
-
-    /// What is put off until somebody uses the store: last uses, and an index that failed.
-    fn catch_up(self: &Arc<Self>) {
-        self.note_uses(false);
-        self.heal_index();
-    }
-
-    fn note_uses(&self, last: bool) {
-        let uses = self.table().uses_to_note(last);
-        if uses.is_empty() {
-            return;
-        }
-        if let Err(error) = self.index.touch(&uses) {
-            tracing::warn!(%error, blobs = uses.len(), "last uses are not noted: eviction may choose worse after a restart");
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.note_uses(true);
-        if let Err(error) = self.index.flush() {
-            tracing::warn!(%error, "the index is not written: it is made good from the files when the store is next opened");
-        }
-    }
-}
-
-impl Verifier {
-    fn start(&self) -> Result<()> {
-        if self.shared.table().unverified.is_empty() {
-            return Ok(());
-        }
-        let files = self.shared.table().unverified.len();
-        tracing::info!(files, "verifying files that the index does not list");
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name("store-verify".into()).spawn(move || shared.verify_all());
-        *lock(&self.thread) = Some(thread.map_err(Error::io("start a thread for", self.shared.layout.root(), 0))?);
-        Ok(())
-    }
-
-    fn join(&self) {
-        let mut thread = lock(&self.thread);
-        if let Some(thread) = thread.take_if(|thread| thread.thread().id() != thread::current().id())
-            && thread.join().is_err()
-        {
-            tracing::error!("verifying files ended in a panic: those left are not served");
-        }
-    }
-}
-
-impl Drop for Verifier {
-    fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::Relaxed);
-        self.join();
     }
 }
 
@@ -451,11 +262,4 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("directory", &self.shared.options.directory).finish_non_exhaustive()
     }
-}
-
-fn check_len(what: &'static str, text: &str, limit: usize) -> Result<()> {
-    if text.len() > limit {
-        return Err(Error::TooLong { what, len: text.len(), limit });
-    }
-    Ok(())
 }

@@ -18,7 +18,7 @@ use shoal_content::Digest;
 use crate::{
     error::{Error, Result},
     eviction::{Candidate, Class},
-    store::Shared,
+    shared::Shared,
 };
 
 /// How long last uses may wait to be noted in the index.

@@ -3,17 +3,19 @@
 mod common;
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
+    path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use common::{SmallDisk, changes, content, options, read_all, sha256, store_whole, write};
 use shoal_content::{Digest, LEAF_SIZE};
-use shoal_store::{Change, Error, Options, Store};
+use shoal_store::{Change, Disk, Error, Options, Store, SystemDisk};
 
 fn blob(seed: u64) -> (Digest, Vec<u8>) {
     let content = content(seed, 1000);
@@ -160,6 +162,89 @@ fn a_disk_that_fills_up_while_a_blob_is_written_loses_nothing() {
         }
         assert!(read_all(&partial.commit().unwrap()) == content);
     }
+}
+
+/// A disk that fails one kind of call for as long as it is told to.
+#[derive(Default)]
+struct FailingDisk {
+    sync: AtomicBool,
+    rename: AtomicBool,
+    sync_directory: AtomicBool,
+}
+
+fn fail_if(failing: &AtomicBool) -> io::Result<()> {
+    if failing.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+}
+
+impl Disk for FailingDisk {
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        SystemDisk.write_at(file, bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        fail_if(&self.sync)?;
+        SystemDisk.sync(file)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fail_if(&self.rename)?;
+        SystemDisk.rename(from, to)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        fail_if(&self.sync_directory)?;
+        SystemDisk.sync_directory(directory)
+    }
+
+    fn free(&self, directory: &Path) -> io::Result<u64> {
+        SystemDisk.free(directory)
+    }
+}
+
+#[test]
+fn bytes_that_the_disk_would_not_make_durable_never_become_a_blob() {
+    let content = content(1, 2 * LEAF_SIZE);
+    let digest = sha256(&content);
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FailingDisk::default());
+    let store = Store::open(Options { disk: disk.clone(), ..options(directory.path()) }).unwrap();
+    let partial = store.partial(&digest, 2 * LEAF_SIZE).unwrap();
+    for index in 0..2 {
+        write(&partial, &content, index).unwrap();
+    }
+    disk.sync.store(true, Ordering::SeqCst);
+    assert!(matches!(partial.commit(), Err(Error::Io { what: "sync", .. })));
+    disk.sync.store(false, Ordering::SeqCst);
+    assert!(
+        matches!(partial.commit(), Err(Error::Closed(_))),
+        "a second fsync would say nothing of the first one's pages"
+    );
+    assert_eq!(partial.read_at(0, 2 * LEAF_SIZE as usize).unwrap(), content, "whoever streams from it goes on");
+    assert!(!store.contains(&digest) && store.usage().partials == 0);
+    assert!(store.partial(&digest, 2 * LEAF_SIZE).unwrap().have().is_empty());
+}
+
+#[test]
+fn a_name_that_would_not_become_durable_is_taken_back_and_commit_can_be_tried_again() {
+    let content = content(1, 2 * LEAF_SIZE);
+    let digest = sha256(&content);
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FailingDisk::default());
+    let store = Store::open(Options { disk: disk.clone(), ..options(directory.path()) }).unwrap();
+    let partial = store.partial(&digest, 2 * LEAF_SIZE).unwrap();
+    for index in 0..2 {
+        write(&partial, &content, index).unwrap();
+    }
+    for failing in [&disk.rename, &disk.sync_directory] {
+        failing.store(true, Ordering::SeqCst);
+        assert!(matches!(partial.commit(), Err(Error::Io { .. })));
+        assert!(matches!(store.put(&sha256(b"x"), b"x"), Err(Error::Io { .. })));
+        failing.store(false, Ordering::SeqCst);
+        assert_eq!(store.usage().blobs, 0);
+        assert_eq!(fs::read_dir(directory.path().join("blobs/sha256")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(directory.path().join("partial")).unwrap().count(), 2);
+    }
+    assert!(read_all(&partial.commit().unwrap()) == content);
 }
 
 #[test]

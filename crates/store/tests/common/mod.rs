@@ -20,13 +20,21 @@ use shoal_store::{Blob, Change, Disk, Options, Partial, Store, SystemDisk};
 
 /// `size` bytes that no two seeds share.
 pub(crate) fn content(seed: u64, size: u64) -> Vec<u8> {
+    const PAGE: usize = 4096;
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd1b5_4a32_d192_ed03;
-    let mut bytes = Vec::with_capacity(size as usize + 8);
-    while (bytes.len() as u64) < size {
+    let mut page = Vec::with_capacity(PAGE);
+    while page.len() < PAGE {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
+        page.extend_from_slice(&state.to_le_bytes());
+    }
+    // Pages differ by their number only: tests are built without optimisation, and much content is needed.
+    let mut bytes = Vec::with_capacity(size as usize + PAGE);
+    while (bytes.len() as u64) < size {
+        let number = state.wrapping_add(bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(24);
+        page[..8].copy_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(&page);
     }
     bytes.truncate(size as usize);
     bytes

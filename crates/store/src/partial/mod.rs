@@ -2,14 +2,14 @@
 //!
 //! Writers of different leaves run side by side; two of the same leaf take turns. A leaf counts once its bytes and its map record are written.
 //!
-//! The whole digest is computed as the frontier moves, by whichever writer finds that nobody else is at it, from the bytes in its
-//! hands when its leaf is next, otherwise from the file, which is in the page cache then. A writer catches up with a few leaves
-//! at most, so that none is kept for long; `verify` does the rest.
+//! The whole digest is computed meanwhile, see `whole`.
 //!
 //! Locks, in this order: `whole` (held while hashing and committing), `claim`, `map`, `progress` (held for a moment).
 
+mod progress;
+mod whole;
+
 use std::{
-    collections::HashSet,
     fmt,
     fs::{File, OpenOptions},
     ops::Range,
@@ -21,20 +21,21 @@ use std::{
 
 use bytes::Bytes;
 use shoal_content::{
-    Digest, Hasher, LeafHash, LeafSet, Outline,
+    Digest, LeafHash, LeafSet, Outline,
     leaf::{leaf_at, leaf_count, leaf_range},
 };
 
+use self::{
+    progress::{Progress, State},
+    whole::Whole,
+};
 use crate::{
     blob::Blob,
     error::{Error, Result},
     map::{Entry, Map},
-    store::Shared,
+    shared::Shared,
     table::{Claim, Claimed, Slot, lock},
 };
-
-/// Leaves that one writer hashes at most when it finds the whole digest behind: some milliseconds.
-const CATCH_UP: u64 = 4;
 
 /// A blob in progress. All of it is `&self`: share it behind an `Arc`. Dropping it keeps what is written, to be resumed.
 pub struct Partial {
@@ -52,36 +53,10 @@ pub struct Partial {
     landed: Condvar,
 }
 
-/// The whole digest, as far as it has been computed.
-struct Whole {
-    hasher: Hasher,
-    /// Leaves in it: the first ones, without a gap.
-    leaves: u64,
-}
-
-struct Progress {
-    have: LeafSet,
-    outline: Outline,
-    /// The first leaf that is missing.
-    frontier: u64,
-    /// Leaves that somebody is writing.
-    writing: HashSet<u64>,
-    /// Grows with every leaf forgotten: bytes in a writer's hands from before may not be those in the file.
-    forgotten: u64,
-    state: State,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    Committed,
-    Discarded,
-}
-
 impl Partial {
     /// Begins a blob, or resumes it: leaves that the map of an earlier attempt names are hashed again, and those that match are kept.
     pub(crate) fn open(shared: &Arc<Shared>, digest: &Digest, size: u64) -> Result<Self> {
-        let outline = Outline::growing(size).ok_or(Error::TooLarge { digest: *digest, size })?;
+        let progress = Progress::new(size).ok_or(Error::TooLarge { digest: *digest, size })?;
         let claim = shared.claim(digest, Claim::Lasting)?;
         if shared.table().blobs.contains_key(digest) {
             return Err(Error::Held(*digest));
@@ -123,16 +98,9 @@ impl Partial {
             claim: Mutex::new(Some(claim)),
             file: Arc::new(file),
             slot,
-            whole: Mutex::new(Whole { hasher: Hasher::new(digest.algorithm()), leaves: 0 }),
+            whole: Mutex::new(Whole::new(digest.algorithm())),
             map: Mutex::new(log),
-            progress: Mutex::new(Progress {
-                have: LeafSet::empty(leaf_count(size)),
-                outline,
-                frontier: 0,
-                writing: HashSet::new(),
-                forgotten: 0,
-                state: State::Open,
-            }),
+            progress: Mutex::new(progress),
             landed: Condvar::new(),
         };
         partial.resume(&leaves)?;
@@ -274,7 +242,7 @@ impl Partial {
         map.append(self.shared.options.disk.as_ref(), &path, Entry::Forgotten(index))?;
         progress.forget(index);
         if index < whole.leaves {
-            *whole = Whole { hasher: Hasher::new(self.digest.algorithm()), leaves: 0 };
+            *whole = Whole::new(self.digest.algorithm());
         }
         let range = leaf_range(self.size, index);
         self.slot.written.fetch_sub(range.end - range.start, Ordering::Relaxed);
@@ -324,63 +292,6 @@ impl Partial {
         lock(&self.map).append(disk, &path, Entry::Written(index, hash))
     }
 
-    /// Moves the whole digest on, if nobody else is at it. `bytes` are those of leaf `index`, written before the `forgotten`th leaf was forgotten.
-    fn hash_ahead(&self, index: u64, bytes: &[u8], forgotten: u64) {
-        let mut left = CATCH_UP;
-        loop {
-            {
-                let Ok(mut whole) = self.whole.try_lock() else { return };
-                while left > 0 && self.is_next(&whole, None) {
-                    let hashed = if whole.leaves == index && self.is_next(&whole, Some(forgotten)) {
-                        whole.hasher.update(bytes);
-                        Ok(())
-                    } else {
-                        self.read(leaf_range(self.size, whole.leaves)).map(|leaf| whole.hasher.update(&leaf))
-                    };
-                    if let Err(error) = hashed {
-                        // `verify` comes upon it again, and says so.
-                        tracing::debug!(digest = %self.digest, %error, "cannot read a leaf back to hash it");
-                        return;
-                    }
-                    whole.leaves += 1;
-                    left -= 1;
-                }
-                // Unlocked here: whoever landed the next leaf meanwhile, and found this locked, relies on the look below.
-            }
-            let next = self.whole.try_lock().is_ok_and(|whole| self.is_next(&whole, None));
-            if left == 0 || !next {
-                return;
-            }
-        }
-    }
-
-    /// Whether the leaf that the whole digest needs next is there, and, if asked, no leaf has been forgotten since.
-    fn is_next(&self, whole: &Whole, forgotten: Option<u64>) -> bool {
-        let progress = lock(&self.progress);
-        progress.have.contains(whole.leaves) && forgotten.is_none_or(|forgotten| forgotten == progress.forgotten)
-    }
-
-    fn verify_whole(&self, whole: &mut Whole) -> Result<()> {
-        let digest = self.digest;
-        {
-            let progress = lock(&self.progress);
-            self.check_open(&progress)?;
-            if !progress.have.is_full() {
-                return Err(Error::Incomplete { digest, missing: progress.have.capacity() - progress.have.len() });
-            }
-        }
-        while whole.leaves < leaf_count(self.size) {
-            let leaf = self.read(leaf_range(self.size, whole.leaves))?;
-            whole.hasher.update(&leaf);
-            whole.leaves += 1;
-        }
-        let actual = whole.hasher.clone().finish();
-        if actual != digest {
-            return Err(Error::DigestMismatch { expected: digest, actual: Box::new(actual) });
-        }
-        Ok(())
-    }
-
     fn resume(&self, leaves: &[Option<LeafHash>]) -> Result<()> {
         let mut kept = 0;
         let mut lost = 0u64;
@@ -425,29 +336,6 @@ impl Partial {
             State::Open => Ok(()),
             State::Committed | State::Discarded => Err(Error::Closed(self.digest)),
         }
-    }
-}
-
-impl Progress {
-    fn admit(&mut self, index: u64, hash: LeafHash) {
-        self.have.insert(index);
-        self.outline.set(index, hash);
-        while self.have.contains(self.frontier) {
-            self.frontier += 1;
-        }
-    }
-
-    fn forget(&mut self, index: u64) {
-        self.have.remove(index);
-        self.frontier = self.frontier.min(index);
-        self.forgotten += 1;
-        let Some(mut outline) = Outline::growing(self.outline.size()) else { return };
-        for kept in self.have.iter() {
-            if let Some(hash) = self.outline.leaf(kept) {
-                outline.set(kept, hash);
-            }
-        }
-        self.outline = outline;
     }
 }
 
