@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     find, pull,
-    types::{BytesBySource, ErrorBody, HeldBlob, Peer, PullEvent, PullRequest, Status, StoreStatus},
+    types::{Avoided, BytesBySource, ErrorBody, HeldBlob, Peer, PullEvent, PullRequest, Status, StoreStatus},
 };
 use crate::daemon::Node;
 
@@ -132,6 +132,7 @@ async fn ask<T: Send + 'static>(
 async fn status(State(node): State<Arc<Node>>) -> Answer<Json<Status>> {
     let usage = ask(&node, |store| Ok(store.usage())).await?;
     let peers = node.swarm.peers().await.map_err(Refused::failed)?;
+    let avoided = node.fetch.avoided().into_iter();
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         peer_id: node.swarm.local_peer().to_string(),
@@ -151,6 +152,7 @@ async fn status(State(node): State<Arc<Node>>) -> Answer<Json<Status>> {
             evictions: usage.evictions,
         },
         bytes: by_source(&node),
+        avoided: avoided.map(|(peer, reason)| Avoided { peer_id: peer.to_string(), reason }).collect(),
     }))
 }
 

@@ -24,6 +24,18 @@ pub struct Status {
     pub store: StoreStatus,
     /// Blob bytes by where they came from, since the node started.
     pub bytes: BytesBySource,
+    /// Peers that are not asked because they lied, each with what it did.
+    #[serde(default)]
+    pub avoided: Vec<Avoided>,
+}
+
+/// A peer that lied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Avoided {
+    /// Its name.
+    pub peer_id: String,
+    /// What it did.
+    pub reason: String,
 }
 
 /// How full the store is.

@@ -1,6 +1,6 @@
 //! The commands of the `shoal` program.
 
-pub(crate) mod get;
+mod get;
 mod pull;
 mod remote;
 
@@ -155,18 +155,18 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn generate_key(args: &GenerateArgs) -> anyhow::Result<()> {
-    let key = shoal_swarm::SwarmKey::generate().to_string();
+    let key = shoal_swarm::SwarmKey::generate();
     let mut out = Output::stdout();
     match &args.output {
         Some(path) => {
             let doing = || format!("cannot write {}: an existing key is never replaced", path.display());
-            get::write_secret(path, &key).with_context(doing)?;
+            daemon::keys::write_new(path, &key).with_context(doing)?;
             if args.json {
                 out.json(&json!({ "file": path }))?;
             }
         }
-        None if args.json => out.json(&json!({ "key": key }))?,
-        None => out.text(&key)?,
+        None if args.json => out.json(&json!({ "key": key.to_string() }))?,
+        None => out.text(&key.to_string())?,
     }
     Ok(())
 }

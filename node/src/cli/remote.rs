@@ -69,6 +69,9 @@ pub(crate) async fn status(remote: &Remote) -> anyhow::Result<()> {
         output::bytes(status.bytes.peers),
         output::bytes(status.bytes.upstream)
     ))?;
+    for avoided in &status.avoided {
+        out.line(format!("avoided    {}: {}", avoided.peer_id, avoided.reason))?;
+    }
     Ok(())
 }
 

@@ -37,7 +37,7 @@ pub enum PeerAddress {
     HostPort(String, u16),
 }
 
-/// `HOST:PORT`, the host an IPv4 address, an IPv6 address in brackets or a DNS name.
+/// As it may be written in the file again.
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,11 +1,14 @@
 //! The swarm key's file.
 
-use std::{fs, io::ErrorKind, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 use anyhow::{Context, bail};
 use shoal_swarm::SwarmKey;
-
-use crate::cli::get::write_secret;
 
 /// Where the key is when nobody says.
 const FILE: &str = "swarm.key";
@@ -19,7 +22,7 @@ pub(super) fn swarm_key(named: Option<&Path>, data_dir: &Path) -> anyhow::Result
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
             let key = SwarmKey::generate();
-            write_secret(path, &key.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+            write_new(path, &key).with_context(|| format!("cannot write {}", path.display()))?;
             tracing::info!(path = %path.display(), "made a swarm key: give this file to every node that is to join");
             return Ok(key);
         }
@@ -35,4 +38,11 @@ pub(super) fn swarm_key(named: Option<&Path>, data_dir: &Path) -> anyhow::Result
         tracing::warn!(path = %path.display(), "the swarm key can be read by every user of this machine");
     }
     text.parse().with_context(|| format!("{} is not a swarm key", path.display()))
+}
+
+/// Writes a key where none is, readable by its owner only. Another key is never replaced.
+pub(crate) fn write_new(path: &Path, key: &SwarmKey) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(key.to_string().as_bytes())?;
+    file.sync_all()
 }

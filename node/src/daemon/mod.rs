@@ -21,7 +21,7 @@
 
 mod assemble;
 mod health;
-mod keys;
+pub(crate) mod keys;
 mod metrics;
 mod provides;
 pub mod serve;
@@ -215,7 +215,11 @@ async fn open_store(config: &Config, announcer: Arc<OnceLock<Swarm>>) -> anyhow:
     options.on_change = Some(Arc::new(move |change| {
         let Some(swarm) = announcer.get() else { return };
         match change {
-            Change::Added { digest, root } => swarm.announce(&digest, &root),
+            Change::Added { digest, root } => {
+                swarm.announce(&digest, &root);
+                // An IPFS peer that asked everybody for it before it was here is still waiting.
+                swarm.have_now(root);
+            }
             Change::Removed { digest, .. } => swarm.withdraw(&digest),
         }
     }));

@@ -14,6 +14,9 @@ const DIR: &str = "/etc/containers/registries.conf.d";
 const MAIN: &str = "/etc/containers/registries.conf";
 const FILE: &str = "50-shoal.conf";
 
+/// Not for us to do: the node does not touch the runtime that it runs under.
+const RELOAD: &str = "CRI-O reads its registries again after `systemctl reload crio`; podman and skopeo do at once";
+
 pub(crate) fn install(
     planner: &mut Planner,
     targets: &[Target],
@@ -39,6 +42,7 @@ pub(crate) fn install(
             let made = planner.missing_directories(&file);
             planner.create(&file, &block::render(&body, made));
             report.step(&file, Action::Created);
+            report.note(RELOAD);
         }
         Found::Untouchable(reason) => report.refuse(&file, reason),
         Found::Text(text) => match block::find(&text) {
@@ -50,6 +54,7 @@ pub(crate) fn install(
                 } else {
                     planner.replace(&file, &updated);
                     report.step(&file, Action::Updated);
+                    report.note(RELOAD);
                 }
             }
             Ok(None) => report.refuse(&file, "was not written by `shoal install`: left as it is"),
