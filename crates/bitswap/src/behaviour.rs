@@ -59,6 +59,8 @@ pub struct Behaviour {
     sendings: VecDeque<Sending>,
     events: VecDeque<Event>,
     expiry: Option<Pin<Box<Sleep>>>,
+    /// Until the server may have something to do by the clock alone.
+    blocked: Option<Pin<Box<Sleep>>>,
     waker: Option<Waker>,
 }
 
@@ -93,6 +95,7 @@ impl Behaviour {
             sendings: VecDeque::new(),
             events: VecDeque::new(),
             expiry: None,
+            blocked: None,
             waker: None,
         }
     }
@@ -198,7 +201,7 @@ impl Behaviour {
         let gate = self.gate(&peer);
         self.gates.remove(&peer);
         self.client.connected(peer, Instant::now());
-        self.server.connected(peer);
+        self.server.connected(peer, Instant::now());
         let state = self.peers.entry(peer).or_insert_with(|| Peer {
             connections: Vec::new(),
             gate,
@@ -347,7 +350,7 @@ impl Behaviour {
     }
 
     fn start_jobs(&mut self) {
-        while let Some(action) = self.server.next_action() {
+        while let Some(action) = self.server.next_action(Instant::now()) {
             self.jobs.push(jobs::store(Arc::clone(&self.blocks), action));
         }
         while self.hashing < self.config.max_hashes
@@ -366,6 +369,20 @@ impl Behaviour {
             self.hashing += 1;
             self.jobs.push(jobs::hash(peer, batch));
         }
+    }
+
+    /// Whether the server may have something to do.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(until) = self.server.blocked_until() else {
+            self.blocked = None;
+            return false;
+        };
+        let until = tokio::time::Instant::from_std(until);
+        let blocked = self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if blocked.deadline() != until {
+            blocked.as_mut().reset(until);
+        }
+        blocked.as_mut().poll(cx).is_ready()
     }
 
     /// Whether wants have expired.
@@ -458,7 +475,7 @@ impl NetworkBehaviour for Behaviour {
                 self.touch(&peer);
             }
             Report::BlockSent { job, bytes } => {
-                self.server.sent(job, bytes);
+                self.server.sent(job, bytes, Instant::now());
                 self.touch(&peer);
             }
             Report::BlockFailed { job } => {
@@ -489,7 +506,7 @@ impl NetworkBehaviour for Behaviour {
                 }
                 Poll::Ready(None) | Poll::Pending => {}
             }
-            if !self.poll_expiry(cx) {
+            if !self.poll_blocked(cx) && !self.poll_expiry(cx) {
                 self.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             }

@@ -24,7 +24,13 @@ pub struct Config {
     /// 10 Gbit/s pipe with 2 ms of delay full. A peer begins with one block and earns the rest by accepting what it
     /// is sent, so that peers which stall hold little. The last block may go over it.
     pub peer_send_budget: usize,
-    /// The same for all peers together; a single block may always be outstanding. Default 24 MiB.
+    /// The same for all peers together that take blocks promptly; a single block may always be outstanding. Default
+    /// 4 MiB: enough to keep a link busy, and so little that the choice of whom to send what next is made late. Between
+    /// eight askers on loopback who were equally eager, 4 MiB gave shares within 2 %, 24 MiB shares of 1 : 10, at the
+    /// same throughput in all.
+    pub upload_budget: usize,
+    /// The same for all peers, those included that do not take blocks promptly, who get one at a time beside
+    /// [`Config::upload_budget`]. Default 24 MiB.
     pub send_budget: usize,
     /// Bytes of messages received from one connection, but not yet checked and handed on. When they are used up the
     /// stream is not read further, and the peer feels it. Default 8 MiB, at least [`Config::max_message_len`].
@@ -65,6 +71,7 @@ impl Default for Config {
             max_wants: 1024,
             have_replace_len: 1 << 10,
             peer_send_budget: 4 << 20,
+            upload_budget: 4 << 20,
             send_budget: 24 << 20,
             peer_receive_budget: 8 << 20,
             max_unasked_message_len: 256 << 10,

@@ -4,7 +4,9 @@
 //! stream ([`Sending`]). Between peers the choice is start-time fair queueing by bytes: each peer has a virtual time
 //! that advances with what it is sent, and the lowest is next; one that was away does not come back with credit.
 //! A peer is sent more only while the bytes that its stream has not accepted are within its window, so the rate of
-//! each peer is its own, and one that stalls holds a window and no more.
+//! each peer is its own. All windows share a budget that is kept small, because what has been handed out can no longer
+//! be chosen. A peer that takes longer than [`SLOW_AFTER`] for a block does not hold a part of it: it gets one block at
+//! a time, beside the budget.
 
 mod sent;
 mod wants;
@@ -15,6 +17,7 @@ mod tests;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -39,6 +42,10 @@ const MIN_COST: u64 = 1 << 10;
 
 /// A window that a peer starts with, in bytes: one leaf.
 const FIRST_WINDOW: usize = LEAF_SIZE as usize;
+
+/// A peer whose stream accepts nothing for so long is slow, until it accepts a block sooner than that. Four blocks in
+/// flight are 13 MiB/s at this: below that, being slow costs nothing.
+const SLOW_AFTER: Duration = Duration::from_millis(300);
 
 /// Names a block that is being read or sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +92,9 @@ struct Peer {
     outstanding: usize,
     /// What `outstanding` may grow to.
     window: usize,
+    /// When the stream last accepted a block, or the first of `outstanding` was begun.
+    moved: Instant,
+    slow: bool,
     bytes_sent: u64,
     blocks_sent: u64,
 }
@@ -106,6 +116,8 @@ pub(crate) struct Server {
     /// Calls of the store that are under way; those for peers that left included.
     in_flight: usize,
     looked_last: bool,
+    /// When a peer that holds a part of the full budget will have become slow, if somebody waits for it.
+    blocked_until: Option<Instant>,
     /// Virtual time of the peer served last.
     clock: u64,
 }
@@ -126,11 +138,12 @@ impl Server {
             outstanding: 0,
             in_flight: 0,
             looked_last: false,
+            blocked_until: None,
             clock: 0,
         }
     }
 
-    pub(crate) fn connected(&mut self, peer: PeerId) {
+    pub(crate) fn connected(&mut self, peer: PeerId, now: Instant) {
         let served = self.clock;
         self.peers.entry(peer).or_insert_with(|| Peer {
             wants: Wants::default(),
@@ -140,6 +153,8 @@ impl Server {
             served,
             outstanding: 0,
             window: FIRST_WINDOW,
+            moved: now,
+            slow: false,
             bytes_sent: 0,
             blocks_sent: 0,
         });
@@ -254,15 +269,16 @@ impl Server {
     }
 
     /// The next blocking work, while fewer than [`Config::max_reads`] are under way.
-    pub(crate) fn next_action(&mut self) -> Option<Action> {
+    pub(crate) fn next_action(&mut self, now: Instant) -> Option<Action> {
+        self.blocked_until = None;
         if self.in_flight >= self.config.max_reads {
             return None;
         }
         // In turns: lookups that never end must not keep blocks from being read, nor the other way round.
         let action = if self.looked_last {
-            self.next_read().or_else(|| self.next_look())
+            self.next_read(now).or_else(|| self.next_look())
         } else {
-            self.next_look().or_else(|| self.next_read())
+            self.next_look().or_else(|| self.next_read(now))
         }?;
         self.looked_last = matches!(action, Action::Look { .. });
         self.in_flight += 1;
@@ -289,20 +305,42 @@ impl Server {
         None
     }
 
-    fn next_read(&mut self) -> Option<Action> {
-        let can_send =
-            |state: &Peer| state.wants.ready() > 0 && (state.outstanding == 0 || state.outstanding < state.window);
-        // Few peers are active at a time; those that are not cost a comparison each.
-        let (&peer, _) = self
-            .peers
-            .iter()
-            .filter(|(_, state)| can_send(state))
-            .min_by_key(|(peer, state)| (state.served, **peer))?;
-        let state = self.peers.get_mut(&peer)?;
-        let (cid, size) = state.wants.next(|cid| self.sent.get(cid))?;
-        let fits = self.outstanding == 0 || self.outstanding + size <= self.config.send_budget;
-        if !fits {
+    /// When [`Server::next_action`] may have something though nothing has happened.
+    pub(crate) fn blocked_until(&self) -> Option<Instant> {
+        self.blocked_until
+    }
+
+    fn next_read(&mut self, now: Instant) -> Option<Action> {
+        let mut prompt = 0;
+        for state in self.peers.values_mut().filter(|state| state.outstanding > 0) {
+            if now.saturating_duration_since(state.moved) >= SLOW_AFTER {
+                state.slow = true;
+                state.window = FIRST_WINDOW;
+            }
+            if !state.slow {
+                prompt += state.outstanding;
+            }
+        }
+        let (peer, cid, size) = self
+            .least_served(false)
+            .filter(|(peer, _, size)| {
+                let slow = self.peers.get(peer).is_some_and(|state| state.slow);
+                slow || prompt == 0 || prompt + size <= self.config.upload_budget
+            })
+            .or_else(|| {
+                let slow = self.least_served(true);
+                if slow.is_none() {
+                    let holders = self.peers.values().filter(|state| state.outstanding > 0 && !state.slow);
+                    self.blocked_until = holders.map(|state| state.moved + SLOW_AFTER).min();
+                }
+                slow
+            })?;
+        if self.outstanding > 0 && self.outstanding + size > self.config.send_budget {
             return None;
+        }
+        let state = self.peers.get_mut(&peer)?;
+        if state.outstanding == 0 {
+            state.moved = now;
         }
         let job = JobId(self.next_job);
         self.next_job += 1;
@@ -314,6 +352,20 @@ impl Server {
         self.sent.add(&cid);
         self.jobs.insert(job, Job { peer, cid, size, handed: false });
         Some(Action::Read { job, cid })
+    }
+
+    /// The peer that has been served least of those whose window is open, or of the slow ones among them, with its next
+    /// block and the size of that.
+    fn least_served(&self, only_slow: bool) -> Option<(PeerId, Cid, usize)> {
+        let is_open = |state: &Peer| state.outstanding == 0 || (!state.slow && state.outstanding < state.window);
+        // Few peers are active at a time; those that are not cost a comparison each.
+        let (peer, state) = self
+            .peers
+            .iter()
+            .filter(|(_, state)| state.wants.ready() > 0 && is_open(state) && (state.slow || !only_slow))
+            .min_by_key(|(peer, state)| (state.served, **peer))?;
+        let (cid, size) = state.wants.next(|cid| self.sent.get(cid))?;
+        Some((*peer, cid, size))
     }
 
     /// The answer to [`Action::Look`]: the sizes, in the order asked.
@@ -375,10 +427,15 @@ impl Server {
     }
 
     /// The stream has accepted the block.
-    pub(crate) fn sent(&mut self, job: JobId, bytes: usize) {
+    pub(crate) fn sent(&mut self, job: JobId, bytes: usize, now: Instant) {
         let Some(Job { peer, cid, .. }) = self.release(job) else { return };
         let Some(state) = self.peers.get_mut(&peer) else { return };
-        state.window = (state.window * 2).min(self.config.peer_send_budget.max(FIRST_WINDOW));
+        state.slow = now.saturating_duration_since(state.moved) >= SLOW_AFTER;
+        state.moved = now;
+        state.window = match state.slow {
+            true => FIRST_WINDOW,
+            false => (state.window * 2).min(self.config.peer_send_budget.max(FIRST_WINDOW)),
+        };
         state.bytes_sent += bytes as u64;
         state.blocks_sent += 1;
         self.tally.blocks_sent.add(1);

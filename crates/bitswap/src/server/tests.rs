@@ -22,8 +22,8 @@ fn cancel(cid: Cid) -> Entry {
 }
 
 /// Carries out all that the server asks for, with blocks of the given sizes, until a block is ready for a stream.
-fn next_sending(server: &mut Server, size: impl Fn(&Cid) -> Option<usize>) -> Option<Sending> {
-    while let Some(action) = server.next_action() {
+fn next_sending(server: &mut Server, now: Instant, size: impl Fn(&Cid) -> Option<usize>) -> Option<Sending> {
+    while let Some(action) = server.next_action(now) {
         match action {
             Action::Look { peer, cids } => {
                 let sizes: Vec<_> = cids.iter().map(|cid| (*cid, size(cid).map(|size| size as u64))).collect();
@@ -42,8 +42,9 @@ fn next_sending(server: &mut Server, size: impl Fn(&Cid) -> Option<usize>) -> Op
 
 fn send_all(server: &mut Server, size: impl Fn(&Cid) -> Option<usize>) -> Vec<(PeerId, Cid)> {
     let mut sent = Vec::new();
-    while let Some(Sending { job, peer, cid, data }) = next_sending(server, &size) {
-        server.sent(job, data.len());
+    let now = Instant::now();
+    while let Some(Sending { job, peer, cid, data }) = next_sending(server, now, &size) {
+        server.sent(job, data.len(), now);
         sent.push((peer, cid));
     }
     sent
@@ -53,7 +54,7 @@ fn send_all(server: &mut Server, size: impl Fn(&Cid) -> Option<usize>) -> Vec<(P
 fn higher_priority_is_sent_first_and_of_equal_priority_what_came_first() {
     let mut server = server(Config::default());
     let peer = PeerId::random();
-    server.connected(peer);
+    server.connected(peer, Instant::now());
     server.receive(&peer, vec![want(cid(1), 1), want(cid(2), 5), want(cid(3), 1), want(cid(4), 5)], false);
     let sent: Vec<Cid> = send_all(&mut server, |_| Some(10)).into_iter().map(|(_, cid)| cid).collect();
     assert_eq!(sent, [2, 4, 1, 3].map(cid));
@@ -65,7 +66,7 @@ fn of_equal_priority_the_block_that_was_sent_least_goes_first() {
     let mut server = server(Config::default());
     let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
     for peer in &peers {
-        server.connected(*peer);
+        server.connected(*peer, Instant::now());
         server.receive(peer, (0..40).map(|seed| want(cid(seed), 1)).collect(), false);
     }
     let sent = send_all(&mut server, |_| Some(MIB));
@@ -89,9 +90,10 @@ fn peers_are_served_evenly_in_bytes_whatever_the_sizes_and_whoever_comes_late() 
     let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
     let known: HashMap<Cid, Option<usize>> =
         (0..4_000).map(|seed| (cid(seed), Some(sizes[seed as usize / 1000]))).collect();
+    let now = Instant::now();
     let mut bytes: BTreeMap<PeerId, usize> = BTreeMap::new();
     for (index, peer) in peers.iter().enumerate().take(3) {
-        server.connected(*peer);
+        server.connected(*peer, Instant::now());
         let first = 1000 * index as u64;
         server.receive(peer, (first..first + 1000).map(|seed| want(cid(seed), 1)).collect(), false);
     }
@@ -99,11 +101,11 @@ fn peers_are_served_evenly_in_bytes_whatever_the_sizes_and_whoever_comes_late() 
         if step == 1_000 {
             bytes.clear();
             let late = peers[3];
-            server.connected(late);
+            server.connected(late, Instant::now());
             server.receive(&late, (3_000..4_000).map(|seed| want(cid(seed), 1)).collect(), false);
         }
-        let Some(Sending { job, peer, data, .. }) = next_sending(&mut server, |cid| known[cid]) else { break };
-        server.sent(job, data.len());
+        let Some(Sending { job, peer, data, .. }) = next_sending(&mut server, now, |cid| known[cid]) else { break };
+        server.sent(job, data.len(), now);
         *bytes.entry(peer).or_default() += data.len().max(MIN_COST as usize);
         let backlogged =
             peers.iter().filter(|peer| server.peers.get(*peer).is_some_and(|state| state.wants.ready() > 0));
@@ -114,32 +116,42 @@ fn peers_are_served_evenly_in_bytes_whatever_the_sizes_and_whoever_comes_late() 
 }
 
 #[test]
-fn a_peer_that_accepts_nothing_holds_one_window_and_the_others_go_on() {
+fn peers_that_accept_nothing_hold_a_block_each_and_only_for_a_moment_hold_back_the_others() {
     let mut server = server(Config::default());
-    let (stalled, other) = (PeerId::random(), PeerId::random());
-    for (index, peer) in [stalled, other].into_iter().enumerate() {
-        server.connected(peer);
+    let stalled: Vec<PeerId> = (0..6).map(|_| PeerId::random()).collect();
+    let other = PeerId::random();
+    for (index, &peer) in stalled.iter().chain([&other]).enumerate() {
+        server.connected(peer, Instant::now());
         let first = 100 * index as u64;
         server.receive(&peer, (first..first + 100).map(|seed| want(cid(seed), 1)).collect(), false);
     }
+    let mut now = Instant::now();
     let mut to_other = 0;
-    let mut held = 0;
-    while let Some(Sending { job, peer, data, .. }) = next_sending(&mut server, |_| Some(MIB)) {
-        if peer == other {
-            server.sent(job, data.len());
-            to_other += 1;
-        } else {
-            held += data.len();
+    let mut held: HashMap<PeerId, usize> = HashMap::new();
+    while to_other < 100 {
+        while let Some(Sending { job, peer, data, .. }) = next_sending(&mut server, now, |_| Some(MIB)) {
+            if peer == other {
+                server.sent(job, data.len(), now);
+                to_other += 1;
+            } else {
+                *held.entry(peer).or_default() += data.len();
+            }
+        }
+        if to_other < 100 {
+            let until = server.blocked_until().expect("somebody waits");
+            assert!(until > now);
+            now = until;
         }
     }
-    assert_eq!((to_other, held), (100, FIRST_WINDOW));
+    assert!(held.values().all(|&held| held == FIRST_WINDOW), "{held:?}");
+    assert!(now.elapsed().is_zero() && now - Instant::now() <= 2 * SLOW_AFTER);
 }
 
 #[test]
 fn presences_are_given_as_asked() {
     let mut server = server(Config::default());
     let peer = PeerId::random();
-    server.connected(peer);
+    server.connected(peer, Instant::now());
     let silent = Entry { send_dont_have: false, ..want(cid(4), 1) };
     let large = want_have(cid(1));
     let tiny = want_have(cid(2));
@@ -166,9 +178,9 @@ fn presences_are_given_as_asked() {
 fn a_block_that_arrives_during_its_lookup_is_not_missed() {
     let mut server = server(Config::default());
     let peer = PeerId::random();
-    server.connected(peer);
+    server.connected(peer, Instant::now());
     server.receive(&peer, vec![Entry { send_dont_have: false, ..want(cid(1), 1) }], false);
-    let Some(Action::Look { .. }) = server.next_action() else { panic!("a lookup") };
+    let Some(Action::Look { .. }) = server.next_action(Instant::now()) else { panic!("a lookup") };
     server.arrived(&cid(1));
     server.looked(&peer, &[(cid(1), None)]);
     assert_eq!(send_all(&mut server, |_| Some(10)), [(peer, cid(1))]);
@@ -178,11 +190,11 @@ fn a_block_that_arrives_during_its_lookup_is_not_missed() {
 fn a_cancelled_want_is_not_sent_even_when_it_has_been_read() {
     let mut server = server(Config::default());
     let peer = PeerId::random();
-    server.connected(peer);
+    server.connected(peer, Instant::now());
     server.receive(&peer, vec![want(cid(1), 1)], false);
-    let Some(Action::Look { .. }) = server.next_action() else { panic!("a lookup") };
+    let Some(Action::Look { .. }) = server.next_action(Instant::now()) else { panic!("a lookup") };
     server.looked(&peer, &[(cid(1), Some(10))]);
-    let Some(Action::Read { job, .. }) = server.next_action() else { panic!("a read") };
+    let Some(Action::Read { job, .. }) = server.next_action(Instant::now()) else { panic!("a read") };
     server.receive(&peer, vec![cancel(cid(1))], false);
     assert_eq!(server.read(job, Some(Bytes::from_static(b"0123456789"))), None);
     assert_eq!((server.outstanding, server.jobs.len()), (0, 0));
@@ -192,7 +204,7 @@ fn a_cancelled_want_is_not_sent_even_when_it_has_been_read() {
 fn a_full_wantlist_replaces_what_was_there() {
     let mut server = server(Config::default());
     let peer = PeerId::random();
-    server.connected(peer);
+    server.connected(peer, Instant::now());
     server.receive(&peer, (0..10).map(|seed| want(cid(seed), 1)).collect(), false);
     server.receive(&peer, vec![want(cid(3), 1), want(cid(20), 1)], true);
     let sent: Vec<Cid> = send_all(&mut server, |_| Some(10)).into_iter().map(|(_, cid)| cid).collect();
@@ -206,7 +218,7 @@ fn a_full_wantlist_replaces_what_was_there() {
 fn wants_beyond_the_limit_are_refused_and_said_to_be() {
     let mut server = server(Config::default());
     let peer = PeerId::random();
-    server.connected(peer);
+    server.connected(peer, Instant::now());
     for first in (0..100_000).step_by(4_000) {
         server.receive(&peer, (first..first + 4_000).map(|seed| want(cid(seed), 1)).collect(), false);
     }
@@ -222,11 +234,11 @@ fn wants_beyond_the_limit_are_refused_and_said_to_be() {
 fn a_block_that_is_gone_when_it_is_read_or_too_large_is_said_to_be_missing() {
     let mut server = server(Config::default());
     let peer = PeerId::random();
-    server.connected(peer);
+    server.connected(peer, Instant::now());
     server.receive(&peer, vec![want(cid(1), 1), want(cid(2), 1)], false);
-    let Some(Action::Look { cids, .. }) = server.next_action() else { panic!("a lookup") };
+    let Some(Action::Look { cids, .. }) = server.next_action(Instant::now()) else { panic!("a lookup") };
     server.looked(&peer, &[(cids[0], Some(10)), (cids[1], Some(3 << 20))]);
-    let Some(Action::Read { job, .. }) = server.next_action() else { panic!("a read") };
+    let Some(Action::Read { job, .. }) = server.next_action(Instant::now()) else { panic!("a read") };
     assert_eq!(server.read(job, None), None);
     let missing: Vec<Cid> = server.take_presences(&peer).iter().map(|presence| presence.cid).collect();
     assert_eq!(missing, [2, 1].map(cid));
@@ -257,6 +269,7 @@ struct Life {
     absent: Vec<Cid>,
     actions: Vec<Action>,
     sendings: Vec<Sending>,
+    now: Instant,
 }
 
 impl Life {
@@ -266,7 +279,8 @@ impl Life {
             max_wants: 1 + random.below(30),
             max_reads: 1 + random.below(5),
             max_block_len: 4_000,
-            send_budget: 1 + random.below(10_000),
+            upload_budget: 1 + random.below(8_000),
+            send_budget: 1 + random.below(12_000),
             peer_send_budget: 1 + random.below(2 << 20),
             max_sent_counts: random.below(20),
             ..Config::default()
@@ -281,7 +295,8 @@ impl Life {
             }
         }
         let (peers, actions, sendings) = (Vec::new(), Vec::new(), Vec::new());
-        Self { random, server: server(config), peers, store, absent, actions, sendings }
+        let now = Instant::now();
+        Self { random, server: server(config), peers, store, absent, actions, sendings, now }
     }
 
     fn run(mut self) {
@@ -301,11 +316,14 @@ impl Life {
     }
 
     fn step(&mut self) {
+        if self.random.chance(10) {
+            self.now += Duration::from_millis(self.random.below(400) as u64);
+        }
         match self.random.below(20) {
             0 if self.peers.len() < 6 => {
                 let peer = PeerId::random();
                 self.peers.push(peer);
-                self.server.connected(peer);
+                self.server.connected(peer, self.now);
             }
             1 if self.random.chance(30) => {
                 if let Some(&peer) = self.random.pick(&self.peers) {
@@ -332,7 +350,7 @@ impl Life {
                 }
             }
             5..=9 => self.receive(),
-            10..=13 => self.actions.extend(self.server.next_action()),
+            10..=13 => self.actions.extend(self.server.next_action(self.now)),
             14..=16 => self.answer(),
             _ => self.accept(),
         }
@@ -381,7 +399,7 @@ impl Life {
         if self.random.chance(5) {
             self.server.failed(job);
         } else {
-            self.server.sent(job, data.len());
+            self.server.sent(job, data.len(), self.now);
         }
     }
 
@@ -394,6 +412,10 @@ impl Life {
         // A block may be larger than the whole budget; it is then the only one.
         let with_bytes = jobs.values().filter(|job| job.size > 0).count();
         assert!(outstanding <= config.send_budget || with_bytes <= 1, "{outstanding} {jobs:?}");
+        let prompt: usize = peers.values().filter(|peer| !peer.slow).map(|peer| peer.outstanding).sum();
+        let eager = peers.values().filter(|peer| !peer.slow && peer.outstanding > 0).count();
+        // A slow peer that became prompt again brings its block with it.
+        assert!(prompt <= config.upload_budget + eager * config.max_block_len);
         assert_eq!(peers.len(), self.peers.len());
         for (id, peer) in peers {
             assert!(peer.wants.len() <= config.max_wants);
@@ -418,13 +440,13 @@ impl Life {
     /// Without more faults, every want comes to its end.
     fn settle(&mut self) {
         loop {
-            self.actions.extend(self.server.next_action());
+            self.actions.extend(self.server.next_action(self.now));
             if self.actions.is_empty() && self.sendings.is_empty() {
                 break;
             }
             self.answer();
             while let Some(Sending { job, data, .. }) = self.sendings.pop() {
-                self.server.sent(job, data.len());
+                self.server.sent(job, data.len(), self.now);
             }
             self.check();
         }
