@@ -89,6 +89,11 @@ impl Fetch {
         self.0.env.reputation.avoided()
     }
 
+    /// What every session works with.
+    pub(crate) fn env(&self) -> &Arc<Env> {
+        &self.0.env
+    }
+
     /// A place among the readers of a blob that is not in the store.
     async fn join(&self, origin: &Origin, digest: &Digest) -> Result<Reader, Error> {
         loop {

@@ -9,11 +9,14 @@
 //!   decided by a plan without I/O (`plan`); the session carries it out;
 //! - a blob for which there is no room goes through without being stored (`through`).
 //!
+//! [`Fetch::file`] reads what other IPFS peers provide: any UnixFS file by its CID (`dag`).
+//!
 //! Every byte that a reader gets was checked before: leaves from peers against their CIDs, and the whole against its digest before the
 //! leaf that completes it is given out. Peers that lied are avoided (`reputation`).
 
 mod bounded;
 mod config;
+mod dag;
 mod descriptors;
 mod face;
 mod fetch;
