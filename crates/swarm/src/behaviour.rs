@@ -8,7 +8,9 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{Provides, config::Config, error::Error, outlines, record_store::ProviderStore, records::Limits, tell};
+use crate::{
+    Provides, config::Config, coordinate, error::Error, outlines, record_store::ProviderStore, records::Limits, tell,
+};
 
 /// The name that Kubo and Helia use on private addresses. Swarms are kept apart by their keys, not by names.
 pub(crate) const KADEMLIA: StreamProtocol = StreamProtocol::new("/ipfs/lan/kad/1.0.0");
@@ -30,6 +32,12 @@ const OUTLINE_STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Outlines that one connection may have under way in each direction.
 const MAX_OUTLINE_STREAMS: usize = 64;
+
+/// Time for a request to a coordinator, which keeps it until it has something to hand out, and never for longer than a second.
+const COORDINATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests to coordinators on one connection: a pull has some layers under way at once, each with two open.
+const MAX_COORDINATE_STREAMS: usize = 128;
 
 /// Time to hand one batch of announcements to a peer.
 const TELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +61,7 @@ pub(crate) struct Behaviour {
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) outlines: outlines::Behaviour,
+    pub(crate) coordinate: coordinate::Behaviour,
     pub(crate) tell: tell::Behaviour,
     pub(crate) bitswap: shoal_bitswap::Behaviour,
 }
@@ -77,6 +86,13 @@ impl Behaviour {
                 request_response::Config::default()
                     .with_request_timeout(OUTLINE_STREAM_TIMEOUT)
                     .with_max_concurrent_streams(MAX_OUTLINE_STREAMS),
+            ),
+            coordinate: request_response::Behaviour::with_codec(
+                coordinate::Codec,
+                [(coordinate::PROTOCOL, ProtocolSupport::Full)],
+                request_response::Config::default()
+                    .with_request_timeout(COORDINATE_TIMEOUT)
+                    .with_max_concurrent_streams(MAX_COORDINATE_STREAMS),
             ),
             tell: request_response::Behaviour::with_codec(
                 tell::Codec,

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, kad::RecordKey};
 use shoal_content::{Cid, Digest, Outline};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     Provides,
@@ -30,6 +30,9 @@ const COMMANDS: usize = 1024;
 /// Providers of one lookup that its caller has not taken yet; more are passed over.
 const FOUND: usize = 64;
 
+/// Peers that went away and that a listener has not heard of yet.
+const DEPARTURES: usize = 256;
+
 /// Announcements under way together. Each is a few messages over connections that stand, so this many keep the rate well above a
 /// thousand keys a second and below what a peer would feel.
 const MAX_ANNOUNCING: usize = 64;
@@ -43,6 +46,7 @@ pub struct Swarm {
     next_want: Arc<AtomicU64>,
     provided: Arc<Provided>,
     addresses: watch::Receiver<Vec<Multiaddr>>,
+    departures: broadcast::Sender<PeerId>,
     outline_timeout: Duration,
     block_timeout: Duration,
 }
@@ -57,6 +61,7 @@ impl Swarm {
         let (addresses_told, addresses) = watch::channel(Vec::new());
         let (outline_timeout, block_timeout) = (config.outline_timeout, config.block_timeout);
         let metrics = config.metrics.take();
+        let departures = broadcast::Sender::new(DEPARTURES);
         let event_loop = EventLoop::new(
             config,
             metrics,
@@ -65,10 +70,21 @@ impl Swarm {
             addresses_told,
             commands_taken,
             Arc::clone(&abandoned),
+            departures.clone(),
         )?;
         tokio::spawn(event_loop.run());
         let next_want = Arc::new(AtomicU64::new(0));
-        Ok(Self { peer, commands, abandoned, next_want, provided, addresses, outline_timeout, block_timeout })
+        Ok(Self {
+            peer,
+            commands,
+            abandoned,
+            next_want,
+            provided,
+            addresses,
+            departures,
+            outline_timeout,
+            block_timeout,
+        })
     }
 
     /// This node's name.
@@ -156,6 +172,27 @@ impl Swarm {
     pub fn have_now(&self, cid: Cid) {
         // Lost when the event loop is swamped: the peer then asks again.
         let _ = self.commands.try_send(Command::HaveNow { cid });
+    }
+
+    /// Those who may coordinate a blob, nearest to its digest first; this node is `None` among them.
+    pub async fn nearest(&self, digest: &Digest, count: usize) -> Result<Vec<Option<PeerId>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Nearest { digest: *digest, count, reply };
+        self.commands.send(command).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)
+    }
+
+    /// Asks a peer as the coordinator of a blob. It may keep the request open.
+    pub async fn coordinate(&self, peer: PeerId, request: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Coordinate { peer, request, reply };
+        self.commands.send(command).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Peers that go, from now on. A receiver that lags loses the oldest.
+    pub fn departures(&self) -> broadcast::Receiver<PeerId> {
+        self.departures.subscribe()
     }
 
     /// The connected peers.

@@ -19,6 +19,7 @@
 mod announce;
 mod behaviour;
 mod config;
+mod coordinate;
 mod discovery;
 mod error;
 mod event_loop;
@@ -53,11 +54,19 @@ pub use peers::PeerInfo;
 pub use seed::{Resolve, Seed, SystemResolver};
 pub use shoal_bitswap::{Blocks, Ledger};
 use shoal_content::{Digest, Outline};
+use tokio::sync::oneshot;
 
 /// What this node shows to peers: its blocks, and the outlines of its blobs. All calls may block; none is made on the network task.
 pub trait Provides: Blocks {
     /// The outline of a blob, as far as it is known; `None` when nothing of the blob is here.
     fn outline(&self, digest: &Digest) -> Option<Arc<Outline>>;
+
+    /// A member of a blob that this node coordinates asks; its answer may come later. `None`: this node does not coordinate.
+    /// Unlike the others this is called on the network task, and must not block.
+    fn coordinate(&self, peer: PeerId, request: Vec<u8>) -> Option<oneshot::Receiver<Vec<u8>>> {
+        let _ = (peer, request);
+        None
+    }
 
     /// What this node knows of a tag, by its full name `registry/repository:tag`.
     fn tag(&self, name: &str) -> Option<KnownTag> {

@@ -113,7 +113,7 @@ fn invalid(reason: impl Into<String>) -> io::Error {
 }
 
 /// Allocates for bytes that have come, not for bytes that are announced.
-async fn read_frame<T: AsyncRead + Unpin>(io: &mut T, limit: usize) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_frame<T: AsyncRead + Unpin>(io: &mut T, limit: usize) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
     let length = u32::from_be_bytes(length) as usize;
@@ -128,7 +128,7 @@ async fn read_frame<T: AsyncRead + Unpin>(io: &mut T, limit: usize) -> io::Resul
     Ok(message)
 }
 
-async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, message: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, message: &[u8]) -> io::Result<()> {
     let length = u32::try_from(message.len()).map_err(|_| invalid("a message of more than 4 GiB"))?;
     io.write_all(&length.to_be_bytes()).await?;
     io.write_all(message).await?;

@@ -48,6 +48,8 @@ pub(crate) struct Peer {
     moved: u64,
     /// Whether it takes part in Kademlia.
     pub(crate) serves_records: bool,
+    /// Whether it coordinates: it is Shoal.
+    coordinates: bool,
     /// Whether it can be connected to from here at a loopback address.
     pub(crate) is_local: bool,
 }
@@ -86,6 +88,7 @@ impl Peers {
             used: now,
             moved: 0,
             serves_records: false,
+            coordinates: false,
             is_local,
         });
         peer.heard = now;
@@ -124,6 +127,23 @@ impl Peers {
             }
         }
         peer.addresses.clone()
+    }
+
+    /// The peer has told whether it coordinates.
+    pub(crate) fn coordinates(&mut self, id: &PeerId, coordinates: bool) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.coordinates = coordinates;
+        }
+    }
+
+    /// The `count` nearest to a key of those that coordinate, nearest first; `local`, which is one of them, as `None`.
+    pub(crate) fn coordinators(&self, key: &[u8], local: PeerId, count: usize) -> Vec<Option<PeerId>> {
+        let target = KBucketKey::new(key.to_vec());
+        let others = self.peers.iter().filter(|(_, peer)| peer.coordinates);
+        let mut near: Vec<_> = others.map(|(id, peer)| (peer.key.distance(&target), Some(*id))).collect();
+        near.push((KBucketKey::from(local).distance(&target), None));
+        near.sort();
+        near.into_iter().take(count).map(|(_, id)| id).collect()
     }
 
     pub(crate) fn heard(&mut self, id: &PeerId, now: Instant) {

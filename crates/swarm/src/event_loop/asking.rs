@@ -88,7 +88,7 @@ impl EventLoop {
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 let Some(reply) = self.asking.asked.remove(&request_id) else { return };
-                let _ = reply.send(Err(outline_error(peer, error)));
+                let _ = reply.send(Err(request_error(peer, error)));
             }
             Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "outline was not given"),
             Event::ResponseSent { .. } => {}
@@ -197,7 +197,7 @@ impl EventLoop {
     }
 }
 
-fn outline_error(peer: PeerId, failure: OutboundFailure) -> Error {
+pub(super) fn request_error(peer: PeerId, failure: OutboundFailure) -> Error {
     match failure {
         OutboundFailure::Timeout => Error::Timeout(peer),
         OutboundFailure::UnsupportedProtocols => Error::Unsupported(peer),

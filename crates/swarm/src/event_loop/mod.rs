@@ -12,6 +12,7 @@
 
 mod announcing;
 mod asking;
+mod coordinating;
 mod lookups;
 mod names;
 mod network;
@@ -32,9 +33,9 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use shoal_content::Cid;
+use shoal_content::{Cid, Digest};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::MissedTickBehavior,
 };
 
@@ -77,8 +78,12 @@ pub(crate) enum Command {
     Want { id: WantId, peer: PeerId, cid: Cid, priority: i32, reply: Reply },
     HaveNow { cid: Cid },
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
+    Nearest { digest: Digest, count: usize, reply: oneshot::Sender<Vec<Option<PeerId>>> },
+    Coordinate { peer: PeerId, request: Vec<u8>, reply: CoordinateReply },
     Shutdown { reply: oneshot::Sender<()> },
 }
+
+pub(crate) use coordinating::CoordinateReply;
 
 pub(crate) type AnswerReply = oneshot::Sender<Result<Answer, Error>>;
 
@@ -111,6 +116,8 @@ pub(crate) struct EventLoop {
     announcing: announcing::Announcing,
     lookups: lookups::Lookups,
     asking: asking::Asking,
+    coordinating: coordinating::Coordinating,
+    departures: broadcast::Sender<PeerId>,
     wants: Wants,
 
     next_sweep: Duration,
@@ -129,6 +136,7 @@ impl EventLoop {
         addresses: watch::Sender<Vec<Multiaddr>>,
         commands: mpsc::Receiver<Command>,
         abandoned: Arc<Abandoned>,
+        departures: broadcast::Sender<PeerId>,
     ) -> Result<Self, Error> {
         let connections = transport::build(config.identity.keypair(), &config.admission, config.dial_timeout)?;
         let behaviour = Behaviour::new(&config, &provides)?;
@@ -180,6 +188,8 @@ impl EventLoop {
             announcing: announcing::Announcing::default(),
             lookups: lookups::Lookups::default(),
             asking: asking::Asking::default(),
+            coordinating: coordinating::Coordinating::default(),
+            departures,
             wants: Wants::default(),
             next_sweep: SWEEP_EVERY,
             next_report: Duration::ZERO,
@@ -205,6 +215,7 @@ impl EventLoop {
                 },
                 () = abandoned.changed() => self.cancel_wants(),
                 () = provided.changed() => self.announce_due(),
+                Some(coordinated) = self.coordinating.answers.join_next() => self.on_coordinated(coordinated),
                 Some(answered) = self.asking.answers.join_next() => self.on_answer_ready(answered),
                 Some(Ok((name, resolved))) = self.names.resolving.join_next() => self.on_resolved(name, resolved),
                 _ = tick.tick() => self.on_tick(),
@@ -225,6 +236,8 @@ impl EventLoop {
             Command::Want { id, peer, cid, priority, reply } => self.begin_want(id, peer, cid, priority, reply),
             Command::HaveNow { cid } => self.swarm.behaviour_mut().bitswap.have_now(&cid),
             Command::Peers { reply } => drop(reply.send(self.peer_infos())),
+            Command::Nearest { digest, count, reply } => drop(reply.send(self.nearest(&digest, count))),
+            Command::Coordinate { peer, request, reply } => self.ask_coordinator(peer, request, reply),
             Command::Shutdown { .. } => {}
         }
     }
@@ -348,6 +361,8 @@ impl EventLoop {
     fn fail_peer(&mut self, peer: PeerId) {
         self.wants.fail_peer(peer, &BlockError::Disconnected);
         self.fail_outlines(peer);
+        // An error means that nobody listens.
+        let _ = self.departures.send(peer);
     }
 }
 

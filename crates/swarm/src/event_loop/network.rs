@@ -12,6 +12,7 @@ use libp2p::{
 use super::EventLoop;
 use crate::{
     behaviour::{BehaviourEvent, KADEMLIA},
+    coordinate,
     seed::{multiaddress, socket_address},
 };
 
@@ -60,6 +61,7 @@ impl EventLoop {
                 }
             }
             BehaviourEvent::Outlines(event) => self.on_outlines(event),
+            BehaviourEvent::Coordinate(event) => self.on_coordinate(event),
             BehaviourEvent::Tell(event) => self.on_told(event),
             BehaviourEvent::Bitswap(event) => self.on_bitswap(event),
             // Limits have nothing to say, and what mDNS no longer sees shows itself by its connections.
@@ -207,6 +209,7 @@ impl EventLoop {
         let identify::Event::Received { peer_id: peer, info, .. } = event else { return };
         let serves_records = info.protocols.contains(&KADEMLIA);
         let addresses = self.peers.identified(&peer, &info.agent_version, &info.listen_addrs, serves_records);
+        self.peers.coordinates(&peer, info.protocols.contains(&coordinate::PROTOCOL));
         self.peers.heard(&peer, Instant::now());
         for address in &addresses {
             if let Some(socket) = socket_address(address) {

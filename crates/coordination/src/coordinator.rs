@@ -1,0 +1,651 @@
+//! The coordinator of one blob.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
+
+use shoal_content::{LeafHash, LeafSet, Outline, leaf::leaf_count};
+
+use crate::{
+    limits::Limits,
+    message::{Ask, Failure, Full, Grant, Reply, Source},
+};
+
+/// Hands out the leaves of one blob. Times are durations since some moment of the caller's.
+#[derive(Debug)]
+pub struct Coordinator<P> {
+    limits: Limits,
+    size: u64,
+    leaves: Vec<Leaf<P>>,
+    parties: BTreeMap<P, Party<P>>,
+    began: Duration,
+    /// Whether holders are still being looked for.
+    searching: bool,
+    /// Somebody lacks what nobody has: another search is worth its while.
+    stuck: bool,
+    /// Usual time of a leaf from upstream and from a peer.
+    usual_upstream: Usual,
+    usual_peer: Usual,
+}
+
+#[derive(Clone, Debug)]
+struct Leaf<P> {
+    known: Option<(LeafHash, P)>,
+    /// Members that have it.
+    copies: u32,
+    /// Members that are about to have it.
+    in_flight: u32,
+    /// Who reads it from upstream.
+    reader: Option<P>,
+}
+
+/// A peer that has, or wants, leaves.
+#[derive(Debug)]
+struct Party<P> {
+    /// It has the whole blob.
+    whole: bool,
+    have: LeafSet,
+    member: Option<Member<P>>,
+    /// Leaves that it is sending.
+    uploads: u32,
+    /// Leaves that it has been told to send so far.
+    sent: u64,
+    avoided_until: Duration,
+}
+
+#[derive(Debug)]
+struct Member<P> {
+    grants: BTreeMap<u64, (P, Duration)>,
+    /// What it reads from upstream, and when it last made progress with it.
+    reading: Option<(Range<u64>, Duration)>,
+    cut: Option<u64>,
+    wanted: Range<u64>,
+    slots: u32,
+    upstream: bool,
+    upstream_avoided_until: Duration,
+    refused: BTreeSet<(u64, P)>,
+    /// The request that is open, since when, and whether it must be answered at once.
+    open: Option<(u64, Duration, bool)>,
+    restate: bool,
+    heard: Duration,
+}
+
+/// Refusals remembered of one member. Each is one leaf of one source.
+const MAX_REFUSED: usize = 256;
+
+/// The usual time of something: a moving average.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usual(Option<Duration>);
+
+impl Usual {
+    fn learn(&mut self, time: Duration) {
+        self.0 = Some(self.0.map_or(time, |usual| (usual * 7 + time) / 8));
+    }
+
+    /// The time after which something is late.
+    fn late(&self, limits: &Limits) -> Duration {
+        self.0.map_or(limits.first, |usual| usual * limits.patience).max(limits.stall)
+    }
+}
+
+impl<P: Copy + Ord> Coordinator<P> {
+    /// The coordinator of a blob of `size` bytes that nobody has asked for yet.
+    pub fn new(size: u64, limits: Limits, now: Duration) -> Option<Self> {
+        let count = usize::try_from(leaf_count(size)).ok()?;
+        Some(Self {
+            limits,
+            size,
+            leaves: vec![Leaf { known: None, copies: 0, in_flight: 0, reader: None }; count],
+            parties: BTreeMap::new(),
+            began: now,
+            searching: true,
+            stuck: false,
+            usual_upstream: Usual::default(),
+            usual_peer: Usual::default(),
+        })
+    }
+
+    /// The blob's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Number of members.
+    pub fn members(&self) -> usize {
+        self.parties.values().filter(|party| party.member.is_some()).count()
+    }
+
+    /// A peer has the whole blob, and this is its outline.
+    pub fn holder(&mut self, peer: P, outline: &Outline, now: Duration) -> Vec<(P, Reply<P>)> {
+        if outline.size() != self.size || !outline.is_complete() {
+            return Vec::new();
+        }
+        let conflicts = (0u64..)
+            .zip(&self.leaves)
+            .any(|(index, leaf)| leaf.known.is_some_and(|(hash, _)| outline.leaf(index) != Some(hash)));
+        if conflicts {
+            return Vec::new();
+        }
+        for (leaf, index) in self.leaves.iter_mut().zip(0..) {
+            if leaf.known.is_none() {
+                leaf.known = outline.leaf(index).map(|hash| (hash, peer));
+            }
+        }
+        let party = self.party(peer);
+        party.whole = true;
+        self.serve(now)
+    }
+
+    /// Whether somebody lacks what nobody here can give, so that holders should be looked for once more.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Holders are being looked for again.
+    pub fn search_begun(&mut self) {
+        self.searching = true;
+        self.stuck = false;
+    }
+
+    /// The swarm has named all holders that it knows.
+    pub fn search_over(&mut self, now: Duration) -> Vec<(P, Reply<P>)> {
+        self.searching = false;
+        self.serve(now)
+    }
+
+    /// A peer is gone: what it was to get and to give is free.
+    pub fn gone(&mut self, peer: P, now: Duration) -> Vec<(P, Reply<P>)> {
+        self.drop_member(peer);
+        if let Some(party) = self.parties.remove(&peer) {
+            for leaf in party.have.iter() {
+                if let Some(leaf) = self.leaf_mut(leaf) {
+                    leaf.copies = leaf.copies.saturating_sub(1);
+                }
+            }
+        }
+        let takers: Vec<P> = self.parties.keys().copied().collect();
+        for taker in takers {
+            let lost: Vec<u64> = self
+                .member(taker)
+                .map(|member| {
+                    member.grants.iter().filter(|(_, (from, _))| *from == peer).map(|(leaf, _)| *leaf).collect()
+                })
+                .unwrap_or_default();
+            for leaf in lost {
+                self.release(taker, leaf);
+            }
+        }
+        self.serve(now)
+    }
+
+    /// A member asks. Gives the replies that follow, to it and to others; it may be answered later.
+    pub fn ask(&mut self, peer: P, ask: Ask<P>, now: Duration) -> Vec<(P, Reply<P>)> {
+        let mut replies = Vec::new();
+        let is_new = self.member(peer).is_none();
+        if is_new && self.members() >= self.limits.members {
+            return vec![(peer, Reply::empty(ask.sequence, Some(self.size)))];
+        }
+        let count = self.leaves.len() as u64;
+        let wanted = ask.wanted.0.min(count)..ask.wanted.1.min(count);
+        let size = self.size;
+        let party = self.party(peer);
+        let member = party.member.get_or_insert_with(|| Member {
+            grants: BTreeMap::new(),
+            reading: None,
+            cut: None,
+            wanted: 0..0,
+            slots: 0,
+            upstream: true,
+            upstream_avoided_until: Duration::ZERO,
+            refused: BTreeSet::new(),
+            open: None,
+            restate: false,
+            heard: now,
+        });
+        member.heard = now;
+        member.wanted = wanted;
+        member.slots = ask.slots;
+        member.upstream = ask.upstream;
+        if let Some((sequence, ..)) = member.open.take() {
+            replies.push((peer, Reply::empty(sequence, Some(size))));
+        }
+        // The first request is answered at once: the member waits for it no longer than its budget.
+        member.open = Some((ask.sequence, now, is_new));
+        match ask.full {
+            Some(full) => self.restated(peer, &full, now),
+            None if is_new => {
+                if let Some(member) = self.member_mut(peer) {
+                    member.restate = true;
+                }
+            }
+            None => {}
+        }
+        for (leaf, hash) in ask.landed {
+            self.landed(peer, leaf, hash, now);
+        }
+        for (leaf, from, why) in ask.failed {
+            self.failed(peer, leaf, from, why, now);
+        }
+        if ask.wanted.0 >= ask.wanted.1 {
+            // It has given up; what it has goes with it.
+            replies.push((peer, Reply::empty(ask.sequence, Some(size))));
+            self.drop_member(peer);
+            replies.extend(self.gone(peer, now));
+            return replies;
+        }
+        if self.party(peer).have.is_full() {
+            replies.push((peer, Reply::empty(ask.sequence, Some(size))));
+            self.drop_member(peer);
+            self.party(peer).whole = true;
+        }
+        self.divide();
+        replies.extend(self.serve(now));
+        replies
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) -> Vec<(P, Reply<P>)> {
+        let silent: Vec<P> = self
+            .parties
+            .iter()
+            .filter(|(_, party)| {
+                party.member.as_ref().is_some_and(|member| now.saturating_sub(member.heard) > self.limits.silence)
+            })
+            .map(|(peer, _)| *peer)
+            .collect();
+        let mut replies = Vec::new();
+        for peer in silent {
+            replies.extend(self.gone(peer, now));
+        }
+        self.take_back_late(now);
+        replies.extend(self.serve(now));
+        let (hold, size) = (self.limits.hold, self.size);
+        for (peer, party) in &mut self.parties {
+            let Some(member) = &mut party.member else { continue };
+            if let Some((sequence, since, _)) = member.open
+                && now.saturating_sub(since) >= hold
+            {
+                member.open = None;
+                replies.push((*peer, Reply::empty(sequence, Some(size))));
+            }
+        }
+        replies
+    }
+
+    fn party(&mut self, peer: P) -> &mut Party<P> {
+        let count = self.leaves.len() as u64;
+        self.parties.entry(peer).or_insert_with(|| Party {
+            whole: false,
+            have: LeafSet::empty(count),
+            member: None,
+            uploads: 0,
+            sent: 0,
+            avoided_until: Duration::ZERO,
+        })
+    }
+
+    fn member(&self, peer: P) -> Option<&Member<P>> {
+        self.parties.get(&peer)?.member.as_ref()
+    }
+
+    fn member_mut(&mut self, peer: P) -> Option<&mut Member<P>> {
+        self.parties.get_mut(&peer)?.member.as_mut()
+    }
+
+    fn leaf_mut(&mut self, leaf: u64) -> Option<&mut Leaf<P>> {
+        self.leaves.get_mut(usize::try_from(leaf).ok()?)
+    }
+
+    fn leaf(&self, leaf: u64) -> Option<&Leaf<P>> {
+        self.leaves.get(usize::try_from(leaf).ok()?)
+    }
+
+    fn restated(&mut self, peer: P, full: &Full, now: Duration) {
+        let granted: Vec<u64> =
+            self.member(peer).map(|member| member.grants.keys().copied().collect()).unwrap_or_default();
+        for leaf in granted {
+            self.release(peer, leaf);
+        }
+        self.stop_reading(peer);
+        for (leaf, hash) in &full.leaves {
+            self.landed(peer, *leaf, *hash, now);
+        }
+        let reading = full.reading.0..full.reading.1.min(self.leaves.len() as u64);
+        if !reading.is_empty() {
+            for leaf in reading.clone() {
+                if let Some(leaf) = self.leaf_mut(leaf)
+                    && leaf.reader.is_none()
+                {
+                    leaf.reader = Some(peer);
+                    leaf.in_flight += 1;
+                }
+            }
+            if let Some(member) = self.member_mut(peer) {
+                member.reading = Some((reading, now));
+            }
+        }
+        if let Some(member) = self.member_mut(peer) {
+            member.restate = false;
+        }
+    }
+
+    fn landed(&mut self, peer: P, leaf: u64, hash: LeafHash, now: Duration) {
+        let Some(at) = self.leaf_mut(leaf) else { return };
+        if at.known.is_none() {
+            at.known = Some((hash, peer));
+        }
+        let was_reader = at.reader == Some(peer);
+        if let Some(since) = self.release(peer, leaf) {
+            self.usual_peer.learn(now.saturating_sub(since));
+        }
+        let mut upstream_took = None;
+        if was_reader {
+            if let Some(at) = self.leaf_mut(leaf) {
+                at.reader = None;
+                at.in_flight = at.in_flight.saturating_sub(1);
+            }
+            if let Some(member) = self.member_mut(peer)
+                && let Some((range, since)) = &mut member.reading
+            {
+                upstream_took = Some(now.saturating_sub(*since));
+                *since = now;
+                range.start = range.start.max(leaf + 1);
+                if range.is_empty() {
+                    member.reading = None;
+                }
+            }
+        }
+        if let Some(took) = upstream_took {
+            self.usual_upstream.learn(took);
+        }
+        if self.party(peer).have.insert(leaf)
+            && let Some(at) = self.leaf_mut(leaf)
+        {
+            at.copies += 1;
+        }
+    }
+
+    fn failed(&mut self, peer: P, leaf: u64, from: Source<P>, why: Failure, now: Duration) {
+        match from {
+            Source::Upstream => {
+                self.stop_reading(peer);
+                let avoid = self.limits.stall;
+                if let Some(member) = self.member_mut(peer) {
+                    member.upstream_avoided_until = now + avoid;
+                }
+            }
+            Source::Peer(source) => {
+                self.release(peer, leaf);
+                if let Some(member) = self.member_mut(peer)
+                    && member.refused.len() < MAX_REFUSED
+                {
+                    member.refused.insert((leaf, source));
+                }
+                let avoid = self.limits.avoid;
+                if why != Failure::Missing
+                    && let Some(party) = self.parties.get_mut(&source)
+                {
+                    party.avoided_until = now + avoid;
+                }
+            }
+        }
+    }
+
+    /// A grant is over; gives when it was made.
+    fn release(&mut self, peer: P, leaf: u64) -> Option<Duration> {
+        let (from, since) = self.member_mut(peer)?.grants.remove(&leaf)?;
+        if let Some(source) = self.parties.get_mut(&from) {
+            source.uploads = source.uploads.saturating_sub(1);
+        }
+        if let Some(leaf) = self.leaf_mut(leaf) {
+            leaf.in_flight = leaf.in_flight.saturating_sub(1);
+        }
+        Some(since)
+    }
+
+    fn stop_reading(&mut self, peer: P) {
+        let Some((range, _)) = self.member_mut(peer).and_then(|member| member.reading.take()) else { return };
+        self.unread(peer, range);
+    }
+
+    fn unread(&mut self, peer: P, range: Range<u64>) {
+        for leaf in range {
+            if let Some(leaf) = self.leaf_mut(leaf)
+                && leaf.reader == Some(peer)
+            {
+                leaf.reader = None;
+                leaf.in_flight = leaf.in_flight.saturating_sub(1);
+            }
+        }
+    }
+
+    fn drop_member(&mut self, peer: P) {
+        let granted: Vec<u64> =
+            self.member(peer).map(|member| member.grants.keys().copied().collect()).unwrap_or_default();
+        for leaf in granted {
+            self.release(peer, leaf);
+        }
+        self.stop_reading(peer);
+        if let Some(party) = self.parties.get_mut(&peer) {
+            party.member = None;
+        }
+    }
+
+    /// Takes back what has not landed in time.
+    fn take_back_late(&mut self, now: Duration) {
+        let late_peer = self.usual_peer.late(&self.limits) * 2;
+        let late_upstream = self.usual_upstream.late(&self.limits);
+        let peers: Vec<P> = self.parties.keys().copied().collect();
+        for peer in peers {
+            let Some(member) = self.member(peer) else { continue };
+            let late: Vec<(u64, P)> = member
+                .grants
+                .iter()
+                .filter(|(_, (_, since))| now.saturating_sub(*since) > late_peer)
+                .map(|(leaf, (from, _))| (*leaf, *from))
+                .collect();
+            let is_reading_late =
+                member.reading.as_ref().is_some_and(|(_, since)| now.saturating_sub(*since) > late_upstream);
+            for (leaf, from) in late {
+                self.failed(peer, leaf, Source::Peer(from), Failure::Stalled, now);
+            }
+            if is_reading_late && self.members() > 1 {
+                self.failed(peer, 0, Source::Upstream, Failure::Stalled, now);
+            }
+        }
+    }
+
+    /// Whether leaves are still to be had only from upstream.
+    fn needs_upstream(&self, leaf: &Leaf<P>) -> bool {
+        leaf.copies == 0 && leaf.reader.is_none()
+    }
+
+    fn has_live_holder(&self, now: Duration) -> bool {
+        self.parties.values().any(|party| party.whole && party.avoided_until <= now)
+    }
+
+    /// A member that reads a long run alone shares it when others have come.
+    fn divide(&mut self) {
+        if self.members() < 2 {
+            return;
+        }
+        let lease = self.limits.lease;
+        let cuts: Vec<(P, Range<u64>)> = self
+            .parties
+            .iter()
+            .filter_map(|(peer, party)| {
+                let (range, _) = party.member.as_ref()?.reading.as_ref()?;
+                // Two leaves stay: one is coming in, and the news of the cut takes its time.
+                let keep = range.start + lease + 1;
+                (range.end > keep).then(|| (*peer, keep..range.end))
+            })
+            .collect();
+        for (peer, rest) in cuts {
+            self.unread(peer, rest.clone());
+            if let Some(member) = self.member_mut(peer) {
+                if let Some((range, _)) = &mut member.reading {
+                    range.end = rest.start;
+                }
+                member.cut = Some(rest.start);
+            }
+        }
+    }
+
+    /// Hands out what can be handed out, one leaf a member and round, and answers who got something.
+    fn serve(&mut self, now: Duration) -> Vec<(P, Reply<P>)> {
+        let mut given: BTreeMap<P, Reply<P>> = BTreeMap::new();
+        let mut asking: Vec<P> = self
+            .parties
+            .iter()
+            .filter(|(_, party)| party.member.as_ref().is_some_and(|member| member.open.is_some()))
+            .map(|(peer, _)| *peer)
+            .collect();
+        // Who has least is served first.
+        asking.sort_by_key(|peer| self.parties.get(peer).map_or(0, |party| party.have.len()));
+
+        for &peer in &asking {
+            let Some((sequence, ..)) = self.member(peer).and_then(|member| member.open) else { continue };
+            let read = self.lend(peer, now);
+            let Some(member) = self.member_mut(peer) else { continue };
+            let mut reply = Reply::empty(sequence, None);
+            reply.read = read.map(|range| (range.start, range.end));
+            reply.cut = member.cut.take();
+            reply.restate = member.restate;
+            given.insert(peer, reply);
+        }
+        let mut hungry = asking.clone();
+        while !hungry.is_empty() {
+            hungry.retain(|&peer| {
+                let Some(grant) = self.grant(peer, now) else { return false };
+                if let Some(reply) = given.get_mut(&peer) {
+                    reply.grants.push(grant);
+                }
+                true
+            });
+        }
+
+        if !self.searching {
+            for (peer, reply) in &mut given {
+                reply.hopeless = reply.is_empty() && self.is_hopeless(*peer);
+                self.stuck |= reply.hopeless;
+            }
+        }
+        let size = self.size;
+        let mut replies = Vec::new();
+        for (peer, mut reply) in given {
+            let Some(member) = self.member_mut(peer) else { continue };
+            let is_due = member.open.is_some_and(|(_, _, at_once)| at_once);
+            if is_due || !reply.is_empty() {
+                member.open = None;
+                reply.size = Some(size);
+                replies.push((peer, reply));
+            }
+        }
+        replies
+    }
+
+    /// Whether a member has nothing under way, and what it lacks nobody has or can read.
+    fn is_hopeless(&self, peer: P) -> bool {
+        let Some(party) = self.parties.get(&peer) else { return false };
+        let Some(member) = &party.member else { return false };
+        let others_may_read =
+            self.parties.values().any(|party| party.member.as_ref().is_some_and(|member| member.upstream));
+        if others_may_read || member.reading.is_some() || !member.grants.is_empty() {
+            return false;
+        }
+        let has_source = |leaf: u64| {
+            self.parties.iter().any(|(source, party)| {
+                *source != peer
+                    && (party.whole || party.have.contains(leaf))
+                    && !member.refused.contains(&(leaf, *source))
+            })
+        };
+        member.wanted.clone().any(|leaf| !party.have.contains(leaf) && !has_source(leaf))
+    }
+
+    /// A run of leaves for a member to read from upstream, where it is its turn.
+    fn lend(&mut self, peer: P, now: Duration) -> Option<Range<u64>> {
+        let member = self.member(peer)?;
+        let may_read = member.upstream && member.reading.is_none() && member.upstream_avoided_until <= now;
+        let may_come_from_swarm = self.searching && now.saturating_sub(self.began) < self.limits.budget;
+        if !may_read || may_come_from_swarm || self.has_live_holder(now) {
+            return None;
+        }
+        let party = self.parties.get(&peer)?;
+        let is_free =
+            |leaf: u64| !party.have.contains(leaf) && self.leaf(leaf).is_some_and(|at| self.needs_upstream(at));
+        let first = member.wanted.clone().find(|leaf| is_free(*leaf))?;
+        let longest = if self.members() == 1 { member.wanted.end } else { first + self.limits.lease };
+        let end = (first..longest.min(member.wanted.end)).take_while(|leaf| is_free(*leaf)).last()? + 1;
+        let range = first..end;
+        for leaf in range.clone() {
+            if let Some(leaf) = self.leaf_mut(leaf) {
+                leaf.reader = Some(peer);
+                leaf.in_flight += 1;
+            }
+        }
+        self.member_mut(peer)?.reading = Some((range.clone(), now));
+        Some(range)
+    }
+
+    /// The leaf that a member should get next from a peer: what the fewest have or are about to have.
+    fn grant(&mut self, peer: P, now: Duration) -> Option<Grant<P>> {
+        let party = self.parties.get(&peer)?;
+        let member = party.member.as_ref()?;
+        let taken = u32::try_from(member.grants.len()).unwrap_or(u32::MAX);
+        if member.slots == 0 || taken >= self.limits.downloads {
+            return None;
+        }
+        let mut sources: Vec<(P, &Party<P>)> = self
+            .parties
+            .iter()
+            .filter(|(source, party)| {
+                **source != peer && party.uploads < self.limits.uploads && party.avoided_until <= now
+            })
+            .map(|(source, party)| (*source, party))
+            .collect();
+        if sources.is_empty() {
+            return None;
+        }
+        // A member before a holder: what is scarce is spared. Then who sends least now, and has sent least so far.
+        sources.sort_by_key(|(_, party)| (party.whole, party.uploads, party.sent));
+
+        let mut best: Option<(u32, u64, P)> = None;
+        for leaf in member.wanted.clone() {
+            if party.have.contains(leaf) || member.grants.contains_key(&leaf) {
+                continue;
+            }
+            let Some(at) = self.leaf(leaf) else { break };
+            if at.known.is_none() || at.reader == Some(peer) {
+                continue;
+            }
+            let rarity = at.copies + at.in_flight;
+            if best.is_some_and(|(least, ..)| least <= rarity) {
+                continue;
+            }
+            let source = sources.iter().find(|(source, party)| {
+                (party.whole || party.have.contains(leaf)) && !member.refused.contains(&(leaf, *source))
+            });
+            if let Some((source, _)) = source {
+                best = Some((rarity, leaf, *source));
+                if rarity == 0 {
+                    break;
+                }
+            }
+        }
+        let (_, leaf, from) = best?;
+        let (hash, witness) = self.leaf(leaf)?.known?;
+        let at = self.leaf_mut(leaf)?;
+        at.in_flight += 1;
+        if let Some(source) = self.parties.get_mut(&from) {
+            source.uploads += 1;
+            source.sent += 1;
+        }
+        let member = self.member_mut(peer)?;
+        member.slots -= 1;
+        member.grants.insert(leaf, (from, now));
+        Some(Grant { leaf, hash, from, witness })
+    }
+}

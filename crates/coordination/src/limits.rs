@@ -1,0 +1,48 @@
+//! The numbers that coordination works by.
+
+use std::time::Duration;
+
+/// Limits of a coordinator and its members.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Leaves that a source sends at once. Fewer leave its uplink idle between two, more make every leaf late.
+    pub uploads: u32,
+    /// Leaves that a member takes from peers at once.
+    pub downloads: u32,
+    /// Leaves that a member may read from upstream at once while others read too.
+    pub lease: u64,
+    /// How long a coordinator keeps a request open that it has nothing for.
+    pub hold: Duration,
+    /// How long after a blob was first asked for holders are looked for before upstream is read.
+    pub budget: Duration,
+    /// How long nothing may land before a source counts as stalled, at the least.
+    pub stall: Duration,
+    /// How long the first leaf of all may take: nothing is known of the links then.
+    pub first: Duration,
+    /// How many times the usual time of a leaf it may take before its source counts as stalled.
+    pub patience: u32,
+    /// How long a member may be silent before it counts as gone. It asks at least every `hold`.
+    pub silence: Duration,
+    /// How long a source that failed is passed over.
+    pub avoid: Duration,
+    /// Members of one blob. More are turned away and go on by themselves.
+    pub members: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            uploads: 4,
+            downloads: 4,
+            lease: 1,
+            hold: Duration::from_millis(300),
+            budget: Duration::from_millis(50),
+            stall: Duration::from_secs(1),
+            first: Duration::from_secs(10),
+            patience: 6,
+            silence: Duration::from_secs(3),
+            avoid: Duration::from_secs(5),
+            members: 4096,
+        }
+    }
+}

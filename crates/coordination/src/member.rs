@@ -1,0 +1,298 @@
+//! A member: one node's side of a blob's coordination.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use shoal_content::{LeafHash, LeafSet, Outline};
+
+use crate::{
+    limits::Limits,
+    message::{Ask, Failure, Full, Grant, Reply, Source},
+};
+
+/// What a member is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action<P> {
+    /// Get a leaf from a peer.
+    Fetch(Grant<P>),
+    /// Give up getting a leaf from a peer.
+    Cancel {
+        /// The leaf.
+        leaf: u64,
+        /// The peer.
+        from: P,
+    },
+    /// Read these leaves from upstream, in order, `first..end`.
+    Read {
+        /// The first leaf.
+        first: u64,
+        /// One past the last leaf.
+        end: u64,
+    },
+    /// End the read under way before this leaf; at or before its position: stop it.
+    Cut(u64),
+}
+
+/// What one node has of a blob, is getting, and has to tell the coordinator.
+#[derive(Debug)]
+pub struct Member<P> {
+    limits: Limits,
+    outline: Outline,
+    have: LeafSet,
+    wanted: Range<u64>,
+    fetching: BTreeMap<u64, Fetching<P>>,
+    reading: Option<Range<u64>>,
+    upstream: bool,
+    landed: Vec<(u64, LeafHash)>,
+    failed: Vec<(u64, Source<P>, Failure)>,
+    restate: bool,
+    sequence: u64,
+    answered: u64,
+    hopeless: bool,
+    /// When each source last gave something.
+    progress: BTreeMap<P, Duration>,
+    usual: Option<Duration>,
+    slots_told: Option<u32>,
+    wanted_told: Option<Range<u64>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fetching<P> {
+    from: P,
+    since: Duration,
+}
+
+/// Requests open at the coordinator at once: one that waits for leaves, and one that brings news.
+const MAX_OPEN: u64 = 2;
+
+impl<P: Copy + Ord> Member<P> {
+    /// A member that has the leaves of `outline` that are known there. `None` of them is wanted yet.
+    pub fn new(outline: Outline, limits: Limits) -> Self {
+        let mut have = LeafSet::empty(outline.leaf_count());
+        for leaf in 0..outline.leaf_count() {
+            if outline.leaf(leaf).is_some() {
+                have.insert(leaf);
+            }
+        }
+        Self {
+            limits,
+            outline,
+            have,
+            wanted: 0..0,
+            fetching: BTreeMap::new(),
+            reading: None,
+            upstream: true,
+            landed: Vec::new(),
+            failed: Vec::new(),
+            restate: true,
+            sequence: 0,
+            answered: 0,
+            hopeless: false,
+            progress: BTreeMap::new(),
+            usual: None,
+            slots_told: None,
+            wanted_told: None,
+        }
+    }
+
+    /// The leaves that are here.
+    pub fn have(&self) -> &LeafSet {
+        &self.have
+    }
+
+    /// Whether all leaves are here.
+    pub fn is_complete(&self) -> bool {
+        self.have.is_full()
+    }
+
+    /// What is being read from upstream.
+    pub fn reading(&self) -> Option<&Range<u64>> {
+        self.reading.as_ref()
+    }
+
+    /// Whether anything is under way.
+    pub fn is_busy(&self) -> bool {
+        self.reading.is_some() || !self.fetching.is_empty()
+    }
+
+    /// Whether nobody can give what is lacking here, as far as the coordinator knows.
+    pub fn is_hopeless(&self) -> bool {
+        self.hopeless
+    }
+
+    /// Sets the leaves that are wanted.
+    pub fn want(&mut self, wanted: Range<u64>) {
+        self.wanted = wanted;
+    }
+
+    /// Whether upstream can be read from here.
+    pub fn upstream(&mut self, usable: bool) {
+        self.upstream = usable;
+    }
+
+    /// Another coordinator is asked from now on: it is told everything. What is under way goes on.
+    pub fn new_coordinator(&mut self) {
+        self.restate = true;
+        self.answered = self.sequence;
+        self.landed.clear();
+        self.failed.clear();
+        self.slots_told = None;
+    }
+
+    /// Takes up what this node reads from upstream by itself, before a coordinator has said so.
+    pub fn read_alone(&mut self, range: Range<u64>) {
+        self.reading = Some(range);
+    }
+
+    /// A leaf is here, verified.
+    pub fn landed(&mut self, leaf: u64, hash: LeafHash, from: Source<P>, now: Duration) -> Option<Action<P>> {
+        let mut needless = None;
+        if let Some(fetching) = self.fetching.remove(&leaf) {
+            match from {
+                Source::Peer(peer) if peer == fetching.from => {
+                    let took = now.saturating_sub(fetching.since);
+                    self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
+                }
+                _ => needless = Some(Action::Cancel { leaf, from: fetching.from }),
+            }
+        }
+        if let Source::Peer(peer) = from {
+            self.progress.insert(peer, now);
+        }
+        if let Some(range) = &mut self.reading
+            && from == Source::Upstream
+            && range.start == leaf
+        {
+            range.start += 1;
+            if range.is_empty() {
+                self.reading = None;
+            }
+        }
+        self.outline.set(leaf, hash);
+        if self.have.insert(leaf) {
+            self.landed.push((leaf, hash));
+        }
+        needless
+    }
+
+    /// A leaf turned out to be wrong: it is missing again.
+    pub fn forget(&mut self, leaf: u64) {
+        self.have.remove(leaf);
+        self.restate = true;
+    }
+
+    /// What was granted did not come.
+    pub fn failed(&mut self, leaf: u64, from: Source<P>, why: Failure) {
+        match from {
+            Source::Upstream => self.reading = None,
+            Source::Peer(peer) => match self.fetching.get(&leaf) {
+                Some(fetching) if fetching.from == peer => {
+                    self.fetching.remove(&leaf);
+                }
+                _ => return,
+            },
+        }
+        self.failed.push((leaf, from, why));
+    }
+
+    /// The read from upstream ended before its end without fault of upstream's: it was cut.
+    pub fn read_cut(&mut self) {
+        self.reading = None;
+    }
+
+    /// What a coordinator answered.
+    pub fn reply(&mut self, reply: Reply<P>, now: Duration) -> Vec<Action<P>> {
+        self.answered = self.answered.max(reply.sequence);
+        self.restate |= reply.restate;
+        self.hopeless = reply.hopeless;
+        let mut actions = Vec::new();
+        if let Some(end) = reply.cut
+            && let Some(range) = &mut self.reading
+            && range.end > end
+        {
+            range.end = end.max(range.start);
+            actions.push(Action::Cut(range.end));
+            if range.is_empty() {
+                self.reading = None;
+            }
+        }
+        if let Some((first, end)) = reply.read {
+            let end = end.min(self.have.capacity());
+            if self.reading.is_none() && self.upstream && first < end {
+                self.reading = Some(first..end);
+                actions.push(Action::Read { first, end });
+            } else if first < end {
+                self.failed.push((first, Source::Upstream, Failure::Stalled));
+            }
+        }
+        for grant in reply.grants {
+            let is_useful = grant.leaf < self.have.capacity()
+                && !self.have.contains(grant.leaf)
+                && !self.fetching.contains_key(&grant.leaf)
+                && self.fetching.len() < 2 * self.limits.downloads as usize;
+            if !is_useful {
+                self.failed.push((grant.leaf, Source::Peer(grant.from), Failure::Missing));
+                continue;
+            }
+            self.fetching.insert(grant.leaf, Fetching { from: grant.from, since: now });
+            actions.push(Action::Fetch(grant));
+        }
+        actions
+    }
+
+    /// The request to send now, if there is anything to say or to ask for.
+    pub fn ask(&mut self) -> Option<Ask<P>> {
+        let open = self.sequence - self.answered;
+        let slots = self.free_slots();
+        let has_news = self.restate
+            || !self.landed.is_empty()
+            || !self.failed.is_empty()
+            || self.slots_told != Some(slots)
+            || self.wanted_told.as_ref() != Some(&self.wanted);
+        if open >= MAX_OPEN || (open > 0 && !has_news) {
+            return None;
+        }
+        self.sequence += 1;
+        self.slots_told = Some(slots);
+        self.wanted_told = Some(self.wanted.clone());
+        let full = std::mem::take(&mut self.restate).then(|| {
+            let reading = self.reading.clone().unwrap_or(0..0);
+            let leaves = self.have.iter().filter_map(|leaf| Some((leaf, self.outline.leaf(leaf)?))).collect();
+            Full { leaves, reading: (reading.start, reading.end) }
+        });
+        let landed = std::mem::take(&mut self.landed);
+        Some(Ask {
+            sequence: self.sequence,
+            size: Some(self.outline.size()),
+            landed: if full.is_some() { Vec::new() } else { landed },
+            full,
+            failed: std::mem::take(&mut self.failed),
+            slots,
+            upstream: self.upstream,
+            wanted: (self.wanted.start, self.wanted.end),
+        })
+    }
+
+    /// Time has passed: what stalls is given up.
+    pub fn tick(&mut self, now: Duration) -> Vec<Action<P>> {
+        let patience = self.usual.map_or(self.limits.stall * 2, |usual| usual * self.limits.patience);
+        let patience = patience.max(self.limits.stall);
+        let stalled: Vec<(u64, P)> = self
+            .fetching
+            .iter()
+            .filter(|(_, fetching)| {
+                let progress = self.progress.get(&fetching.from).copied().unwrap_or_default();
+                now.saturating_sub(fetching.since.max(progress)) > patience
+            })
+            .map(|(leaf, fetching)| (*leaf, fetching.from))
+            .collect();
+        for (leaf, from) in &stalled {
+            self.failed(*leaf, Source::Peer(*from), Failure::Stalled);
+        }
+        stalled.into_iter().map(|(leaf, from)| Action::Cancel { leaf, from }).collect()
+    }
+
+    fn free_slots(&self) -> u32 {
+        let taken = u32::try_from(self.fetching.len()).unwrap_or(u32::MAX);
+        self.limits.downloads.saturating_sub(taken)
+    }
+}
