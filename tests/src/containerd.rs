@@ -27,7 +27,7 @@ pub struct Containerd {
     pub host: Host,
     /// `config_path`: the folders with a `hosts.toml` for each registry.
     pub certs: PathBuf,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
     _daemon: Daemon,
 }
 

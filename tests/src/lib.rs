@@ -18,7 +18,9 @@
 //! | [`blobs`] | an upstream of many blobs, with a switch |
 //! | [`tree`] | the files of an image, compared |
 //! | [`wait`] | waiting for an event, with a deadline |
+//! | [`bench`] | how near a swarm comes to what its links allow, beside what else does this job |
 
+pub mod bench;
 pub mod blobs;
 pub mod containerd;
 pub mod cri;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const PREFIX: &str = "shoal-";
-const NAMESPACES: &str = "/run/netns";
+pub(crate) const NAMESPACES: &str = "/run/netns";
 
 /// A connection on one machine is there at once or not at all.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -110,9 +110,9 @@ pub struct Host {
     pub address: Ipv4Addr,
     /// Where its programs keep what they keep.
     pub folder: PathBuf,
-    namespace: String,
-    switch: String,
-    port: String,
+    pub(crate) namespace: String,
+    pub(crate) switch: String,
+    pub(crate) port: String,
 }
 
 /// Bytes that went through a host's link, headers included.

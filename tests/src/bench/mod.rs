@@ -1,0 +1,122 @@
+//! How near a swarm comes to what its links allow, beside what else does this job: `cargo xtask bench swarm`.
+//!
+//! Nodes are network namespaces on one switch, each link shaped both ways; upstream is distribution's registry on a host of
+//! its own; on each node a real containerd is told to fetch (`ctr content fetch`: unpacking would hide the network). What a
+//! row says is taken from outside of what is measured: when `ctr` began and ended, what the switch's ports counted, what the
+//! kernel charged to each process. The content is noise, so nothing can be saved by compressing it.
+//!
+//! All times are divided by a bound that no system can beat ([`scenario::Plan::bound`]). A machine that carries all nodes
+//! may itself be the limit, so each row says how busy its cores were, and with whose work.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `options` | the command line |
+//! | `scenario` | who pulls what, when, over which links; the bound |
+//! | `payload` | images of noise, laid into a registry's storage |
+//! | `bed` | hosts, their links, what runs on them |
+//! | `link` | shaping, cutting, counting |
+//! | `usage` | CPU and memory of processes, and how busy the machine was |
+//! | `pull` | one `ctr content fetch` |
+//! | `admin` | what a node says of itself |
+//! | `fault` | what is killed or cut half way, and whom it hits |
+//! | `run` | one run of one scenario on one system |
+//! | `measure` | medians of runs |
+//! | `report` | the table and the JSON |
+//! | `draw` | a picture of where each node's bytes came from |
+//! | `stop` | SIGINT and SIGTERM end a run and remove all of it |
+
+mod admin;
+mod bed;
+mod draw;
+mod fault;
+mod link;
+mod measure;
+mod options;
+mod payload;
+mod pull;
+mod report;
+mod run;
+mod scenario;
+mod stop;
+mod usage;
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use self::{
+    bed::Bed,
+    fault::Fault,
+    measure::Row,
+    options::{Command, Options, USAGE},
+    run::Run,
+    scenario::Scenario,
+};
+
+/// Measures what the command line says and prints it.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are for the person who called it")]
+pub fn main(arguments: &[String]) -> Result<()> {
+    let options = match options::parse(arguments)? {
+        Command::Help => {
+            print!("{}", *USAGE);
+            return Ok(());
+        }
+        Command::Measure(options) => options,
+    };
+    stop::on_signals()?;
+    let mut bed = Bed::new(&options)?;
+    let mut rows = Vec::new();
+    // What was measured is printed even where the next run fails.
+    let measured = measure_all(&mut bed, &options, &mut rows, |row| eprintln!("{}", report::line(row)));
+    drop(bed);
+    print!("{}", report::table(&options, &rows));
+    if let Some(file) = &options.json {
+        fs::write(file, report::json(&options, &rows)?).with_context(|| file.display().to_string())?;
+    }
+    measured
+}
+
+fn measure_all(bed: &mut Bed, options: &Options, rows: &mut Vec<Row>, told: impl Fn(&Row)) -> Result<()> {
+    for &scenario in &options.scenarios {
+        for &system in &options.systems {
+            let mut faultless = None;
+            for &fault in std::iter::once(&None).chain(&options.faults) {
+                if fault.is_some_and(|fault| !system.can_suffer(fault)) {
+                    continue;
+                }
+                let row = measure(bed, options, &Wanted { scenario, system, fault }, faultless)?;
+                if fault.is_none() {
+                    faultless = row.last;
+                }
+                told(&row);
+                rows.push(row);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    scenario: Scenario,
+    system: scenario::System,
+    fault: Option<Fault>,
+}
+
+fn measure(bed: &mut Bed, options: &Options, wanted: &Wanted, faultless: Option<f64>) -> Result<Row> {
+    let plan = wanted.scenario.plan(options);
+    let mut runs: Vec<Run> = Vec::new();
+    for number in 0..options.runs {
+        let run = run::run(bed, options, &plan, wanted)
+            .with_context(|| format!("{}, {}, run {number}", wanted.scenario, wanted.system))?;
+        if let (0, Some(folder)) = (number, &options.draw) {
+            let fault = wanted.fault.map_or_else(String::new, |fault| format!("-{fault}"));
+            let file = folder.join(format!("{}-{}{fault}.svg", wanted.scenario, wanted.system));
+            fs::create_dir_all(folder)?;
+            fs::write(&file, draw::picture(&plan, wanted, &run)).with_context(|| file.display().to_string())?;
+        }
+        runs.push(run);
+    }
+    Ok(Row::of(wanted, &plan, runs, faultless))
+}
