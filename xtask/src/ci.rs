@@ -48,6 +48,13 @@ pub(crate) fn bench() -> Result<()> {
     must(&mut cargo(["run", "--release", "--package", "shoal-tests", "--bin", "bench"]))
 }
 
+/// `cargo xtask bench swarm …`
+pub(crate) fn bench_swarm(arguments: &[&str]) -> Result<()> {
+    must(&mut cargo(["build", "--release", "--package", "shoal"]))?;
+    let mut bench = cargo(["run", "--release", "--package", "shoal-tests", "--bin", "swarm", "--"]);
+    must(bench.args(arguments))
+}
+
 fn fuzz_seconds() -> Result<u32> {
     Ok(match std::env::var("SHOAL_FUZZ_SECONDS") {
         Ok(seconds) => seconds.parse()?,

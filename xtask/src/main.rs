@@ -36,6 +36,7 @@ cargo xtask COMMAND
   fuzz [SECONDS]     each fuzz target for SECONDS (60)
   demo               a swarm on this machine, with a real image
   bench              what a release build does in a second, a core and a byte of memory
+  bench swarm [ARGS] how near many nodes come to what their links allow (root; --help tells more)
   image              target/image/shoal.tar: a static program in an image, for `ctr images import`
   deps               installs what tests and image need (root on Debian)
   ci                 all of it
@@ -63,6 +64,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["fuzz", seconds] => fuzz::run(seconds.parse()?),
         ["demo"] => ci::demo(),
         ["bench"] => ci::bench(),
+        ["bench", "swarm", rest @ ..] => ci::bench_swarm(rest),
         ["image"] => image::run(),
         ["deps"] => machine::install_all(),
         ["ci"] => ci::run(),

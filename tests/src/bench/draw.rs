@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Wanted,
-    run::{NodeRun, Run, Sample},
+    outcome::{NodeRun, Run, Sample},
     scenario::{Plan, System},
 };
 

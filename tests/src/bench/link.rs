@@ -43,7 +43,9 @@ pub(crate) fn unshape(host: &Host) {
 
 /// Congestion control of what starts on a host from now on.
 pub(crate) fn set_congestion_control(host: &Host, name: &str) -> Result<()> {
-    sh(&format!("ip netns exec {} sysctl -q -w net.ipv4.tcp_congestion_control={name}", host.namespace)).map(drop)
+    sh(&format!("ip netns exec {} sysctl -q -w net.ipv4.tcp_congestion_control={name}", host.namespace))
+        .context("it must be one of those in net.ipv4.tcp_allowed_congestion_control")
+        .map(drop)
 }
 
 /// The machine's own, which new network namespaces take over.
@@ -119,7 +121,103 @@ fn pairs<'a>(one: &'a [&Host], other: &'a [&Host]) -> impl Iterator<Item = (&'a 
 
 #[cfg(test)]
 mod tests {
-    use super::parse_device;
+    use std::{
+        fs::File,
+        io::{self, Read, Write},
+        net::{SocketAddr, TcpListener},
+        os::fd::AsRawFd,
+        path::Path,
+        thread::JoinHandle,
+        time::Instant,
+    };
+
+    use anyhow::Result;
+
+    use super::{cut, heal, parse_device, shape, traffic, unshape};
+    use crate::{Host, Testbed, testbed::NAMESPACES};
+
+    const BYTES: usize = 2 << 20;
+    const MEGABITS: f64 = 20.0;
+    /// At that rate.
+    const SECONDS: f64 = BYTES as f64 * 8.0 / 1e6 / MEGABITS;
+
+    /// Swallows what it is sent on its one connection, then sends as much back.
+    fn listen(host: &Host) -> Result<(SocketAddr, JoinHandle<io::Result<()>>)> {
+        let namespace = File::open(Path::new(NAMESPACES).join(&host.namespace))?;
+        let address: SocketAddr = (host.address, 7).into();
+        let bound = std::thread::spawn(move || {
+            // SAFETY: setns(2) takes an open namespace and a flag, and moves this short-lived thread alone.
+            assert_eq!(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+            TcpListener::bind(address)
+        });
+        let listener = bound.join().unwrap()?;
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            let mut buffer = vec![0; BYTES];
+            stream.read_exact(&mut buffer)?;
+            stream.write_all(&buffer)
+        });
+        Ok((address, serving))
+    }
+
+    /// Seconds to there and back.
+    fn echo(from: &Host, to: SocketAddr) -> Result<(f64, f64)> {
+        let mut stream = from.connect(to)?;
+        let began = Instant::now();
+        let mut buffer = vec![0; BYTES];
+        stream.write_all(&buffer)?;
+        stream.read_exact(&mut buffer[..1])?;
+        let there = began.elapsed().as_secs_f64();
+        stream.read_exact(&mut buffer[1..])?;
+        Ok((there, began.elapsed().as_secs_f64() - there))
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_shaped_link_is_as_slow_as_it_shall_be_each_way_and_what_passes_is_counted() -> Result<()> {
+        let bed = Testbed::new()?;
+        let [a, b] = [bed.host("a")?, bed.host("b")?];
+        shape(&a, MEGABITS)?;
+        let (address, serving) = listen(&b)?;
+        let before = traffic(&[&a])?[0];
+        let (there, back) = echo(&a, address)?;
+        serving.join().unwrap()?;
+        let after = traffic(&[&a])?[0];
+        for seconds in [there, back] {
+            assert!((SECONDS * 0.8..SECONDS * 1.6).contains(&seconds), "{there} s there, {back} s back");
+        }
+        // Counted beyond the queues: what was dropped in them, and sent again, is not in it.
+        let passed = [after.sent - before.sent, after.received - before.received];
+        assert!(passed.iter().all(|bytes| (BYTES..BYTES * 11 / 10).contains(&(*bytes as usize))), "{passed:?}");
+
+        unshape(&a);
+        let (address, serving) = listen(&a)?;
+        let (there, _) = echo(&b, address)?;
+        serving.join().unwrap()?;
+        assert!(there < SECONDS / 2.0, "{there} s over a link without a limit");
+        Ok(())
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_cut_swallows_what_one_half_sends_to_the_other_and_nothing_else_until_it_is_healed() -> Result<()> {
+        let bed = Testbed::new()?;
+        let [a, b, c] = [bed.host("a")?, bed.host("b")?, bed.host("c")?];
+        let (to_b, serving_b) = listen(&b)?;
+        let (to_c, serving_c) = listen(&c)?;
+        cut(&[&a], &[&b])?;
+        let refused = a.connect(to_b).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
+        echo(&a, to_c)?;
+        let c_before = traffic(&[&c])?[0];
+        a.connect(to_b).unwrap_err();
+        assert!(traffic(&[&c])?[0].received - c_before.received < 2048, "what is lost floods others");
+        heal(&[&a], &[&b])?;
+        echo(&a, to_b)?;
+        serving_b.join().unwrap()?;
+        serving_c.join().unwrap()?;
+        Ok(())
+    }
 
     #[test]
     fn what_a_port_of_the_switch_received_is_what_its_host_sent() {

@@ -3,7 +3,7 @@
 use super::{
     Wanted,
     fault::Fault,
-    run::Run,
+    outcome::Run,
     scenario::{Plan, Scenario, System},
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) bound: f64,
     /// Smallest and largest of `last ÷ bound`, where all runs have one.
     pub(crate) spread: Option<(f64, f64)>,
+    /// Time ÷ that of direct pulls, where these were measured too.
+    pub(crate) to_direct: Option<f64>,
     /// The slowest node's own time ÷ what it needs at least by itself.
     pub(crate) slowest: f64,
     /// What upstream sent ÷ the image.
@@ -44,8 +46,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// `faultless` is the time of the same without the fault.
-    pub(crate) fn of(wanted: &Wanted, plan: &Plan, runs: Vec<Run>, faultless: Option<f64>) -> Row {
+    /// `earlier` are rows that it may be compared with: the same without the fault, and that of direct pulls.
+    pub(crate) fn of(wanted: &Wanted, plan: &Plan, runs: Vec<Run>, earlier: &[Row]) -> Row {
+        let time_of = |system: System| {
+            let same = |row: &&Row| row.scenario == wanted.scenario && row.system == system && row.fault.is_none();
+            earlier.iter().find(same).and_then(|row| row.last)
+        };
+        let (direct, faultless) = (time_of(System::Direct), time_of(wanted.system));
         let of = |figure: &dyn Fn(&Run) -> f64| median(runs.iter().map(figure).collect());
         let last = of(&|run| run.last(plan).unwrap_or(f64::INFINITY));
         let last = last.is_finite().then_some(last);
@@ -60,6 +67,7 @@ impl Row {
             last,
             bound: of(&|run| run.bound),
             spread,
+            to_direct: direct.zip(last).map(|(direct, last)| last / direct),
             slowest: of(&|run| run.slowest(plan)),
             copies: of(&Run::copies),
             cpu: of(&|run| run.cpu_per_gb(|name| wanted.system.consists_of(name))),

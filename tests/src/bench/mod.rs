@@ -20,6 +20,7 @@
 //! | `admin` | what a node says of itself |
 //! | `fault` | what is killed or cut half way, and whom it hits |
 //! | `run` | one run of one scenario on one system |
+//! | `outcome` | what it has shown |
 //! | `measure` | medians of runs |
 //! | `report` | the table and the JSON |
 //! | `draw` | a picture of where each node's bytes came from |
@@ -32,6 +33,7 @@ mod fault;
 mod link;
 mod measure;
 mod options;
+mod outcome;
 mod payload;
 mod pull;
 mod report;
@@ -49,7 +51,7 @@ use self::{
     fault::Fault,
     measure::Row,
     options::{Command, Options, USAGE},
-    run::Run,
+    outcome::Run,
     scenario::Scenario,
 };
 
@@ -79,15 +81,11 @@ pub fn main(arguments: &[String]) -> Result<()> {
 fn measure_all(bed: &mut Bed, options: &Options, rows: &mut Vec<Row>, told: impl Fn(&Row)) -> Result<()> {
     for &scenario in &options.scenarios {
         for &system in &options.systems {
-            let mut faultless = None;
             for &fault in std::iter::once(&None).chain(&options.faults) {
                 if fault.is_some_and(|fault| !system.can_suffer(fault)) {
                     continue;
                 }
-                let row = measure(bed, options, &Wanted { scenario, system, fault }, faultless)?;
-                if fault.is_none() {
-                    faultless = row.last;
-                }
+                let row = measure(bed, options, &Wanted { scenario, system, fault }, rows)?;
                 told(&row);
                 rows.push(row);
             }
@@ -104,7 +102,7 @@ struct Wanted {
     fault: Option<Fault>,
 }
 
-fn measure(bed: &mut Bed, options: &Options, wanted: &Wanted, faultless: Option<f64>) -> Result<Row> {
+fn measure(bed: &mut Bed, options: &Options, wanted: &Wanted, earlier: &[Row]) -> Result<Row> {
     let plan = wanted.scenario.plan(options);
     let mut runs: Vec<Run> = Vec::new();
     for number in 0..options.runs {
@@ -118,5 +116,5 @@ fn measure(bed: &mut Bed, options: &Options, wanted: &Wanted, faultless: Option<
         }
         runs.push(run);
     }
-    Ok(Row::of(wanted, &plan, runs, faultless))
+    Ok(Row::of(wanted, &plan, runs, earlier))
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{link, measure::Row, options::Options};
 
 const HEAD: &str = "\
-scenario        system        fault           last s  bound s  × bound (min–max)   slowest ÷  upstream    CPU s/GB      peak  cores busy   limit   whole
-                                                                                    alone     ÷ image   own    all    MiB  (others)
+scenario        system        fault           last    bound        ÷ bound        ÷ direct  slowest  upstream  CPU s per GB   peak  cores busy  limit   whole
+                                                 s        s     (min–max)                  ÷ alone   ÷ image    own    all    MiB    (others)
 ";
 
 /// All rows, with what they were measured under.
@@ -29,7 +29,7 @@ pub(crate) fn table(options: &Options, rows: &[Row]) -> String {
         table.push('\n');
     }
     for row in rows {
-        if let Some(words) = row.runs.iter().find_map(super::run::Run::failure) {
+        if let Some(words) = row.runs.iter().find_map(super::outcome::Run::failure) {
             let _ = writeln!(table, "{}, {}{}: {words}", row.scenario, row.system, fault_of(row, ", "));
         }
     }
@@ -52,7 +52,7 @@ pub(crate) fn line(row: &Row) -> String {
     let spread = row.spread.map_or_else(String::new, |(least, most)| format!("({least:.2}–{most:.2})"));
     let (whole, living) = row.whole();
     let mut line = format!(
-        "{:<15} {:<13} {:<13} {:>8} {:>8.2} {:>6} {:<13} {:>9.2} {:>10.2} {:>7.1} {:>6.1} {:>6.0}  {:>3.0} % ({:>2.0} %)  {:<6}  {whole}/{living}",
+        "{:<15} {:<13} {:<12} {:>7} {:>8.2} {:>6} {:<13} {:>8} {:>8.2} {:>9.2} {:>6.1} {:>6.1} {:>6.0} {:>4.0}% ({:>2.0}%)  {:<6}  {whole}/{living}",
         row.scenario,
         row.system,
         fault_of(row, ""),
@@ -60,6 +60,7 @@ pub(crate) fn line(row: &Row) -> String {
         row.bound,
         number(row.ratio()),
         spread,
+        number(row.to_direct),
         row.slowest,
         row.copies,
         row.cpu,
@@ -99,6 +100,7 @@ pub(crate) fn json(options: &Options, rows: &[Row]) -> Result<String> {
                 "scenario": row.scenario.to_string(), "system": row.system.to_string(),
                 "fault": row.fault.map(|fault| fault.to_string()),
                 "last_s": row.last, "bound_s": row.bound, "ratio": row.ratio(), "spread": row.spread,
+                "to_direct": row.to_direct,
                 "slowest_to_alone": row.slowest, "upstream_copies": row.copies,
                 "cpu_s_per_gb": row.cpu, "cpu_s_per_gb_of_all": row.cpu_of_all, "peak_mib": row.peak,
                 "busy": row.busy, "others": row.others, "limit": row.limit(), "lost_s": row.lost,

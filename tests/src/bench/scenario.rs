@@ -160,7 +160,7 @@ impl System {
         self == System::Shoal || !fault.is_of_peers()
     }
 
-    /// Whether a program, as [`super::run::Run::cpu`] names it, carries bytes for this system and would not run without it.
+    /// Whether a program, as [`super::outcome::Run::cpu`] names it, carries bytes for this system and would not run without it.
     pub(crate) fn consists_of(self, program: &str) -> bool {
         match self {
             System::Direct => false,
