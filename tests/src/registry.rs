@@ -152,7 +152,7 @@ fn stored(host: &Host, image: &RealImage) -> Result<PathBuf> {
 }
 
 /// A line of the combined log format: `ADDRESS - - [TIME] "METHOD PATH PROTOCOL" STATUS BYTES …`.
-fn parse_access(line: &str) -> Option<Request> {
+pub(crate) fn parse_access(line: &str) -> Option<Request> {
     let (_, rest) = line.split_once("] \"")?;
     let (request, rest) = rest.split_once("\" ")?;
     let mut request = request.split(' ');

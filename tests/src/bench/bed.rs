@@ -9,11 +9,13 @@ use super::{
     options::Options,
     payload::Payload,
     pull,
+    quirky::Quirk,
     scenario::{Plan, System},
     stop,
+    upstream::Upstream,
 };
 use crate::{
-    Containerd, Daemon, Host, RealImage, Registry, Setup, Shoal, Testbed,
+    Containerd, Daemon, Host, Setup, Shoal, Testbed,
     process::run,
     shoal::{GATEWAY_PORT, swarm_address},
     wait_for,
@@ -35,7 +37,10 @@ pub(crate) struct Bed {
     pub(crate) cache: Host,
     /// The nodes' hosts: as many as any scenario needs.
     pub(crate) nodes: Vec<Host>,
-    registry: Option<(Payload, Registry, RealImage)>,
+    registry: Option<Upstream>,
+    quirk: Quirk,
+    /// Bytes a second of upstream's link.
+    rate: f64,
     // Dropped last: it removes what the others stand on.
     _testbed: Testbed,
 }
@@ -70,19 +75,25 @@ impl Bed {
                 link::set_congestion_control(host, name)?;
             }
         }
-        Ok(Bed { upstream, cache, nodes, registry: None, _testbed: testbed })
+        Ok(Bed {
+            upstream,
+            cache,
+            nodes,
+            registry: None,
+            quirk: options.quirk,
+            rate: options.upstream * options.scale * 1e6 / 8.0,
+            _testbed: testbed,
+        })
     }
 
     /// Upstream with this image, started where it does not run.
-    pub(crate) fn registry(&mut self, payload: Payload) -> Result<(&mut Registry, &RealImage)> {
-        if self.registry.as_ref().is_none_or(|(served, ..)| *served != payload) {
+    pub(crate) fn registry(&mut self, payload: Payload) -> Result<&mut Upstream> {
+        if self.registry.as_ref().is_none_or(|upstream| upstream.payload != payload) {
+            // The one before is gone before the next one takes its port.
             self.registry = None;
-            let image = payload.stored()?;
-            let registry = Registry::start(&self.upstream, &image)?;
-            self.registry = Some((payload, registry, image));
+            self.registry = Some(Upstream::start(&self.upstream, payload, self.quirk, self.rate)?);
         }
-        let (_, registry, image) = self.registry.as_mut().context("it was made above")?;
-        Ok((registry, image))
+        self.registry.as_mut().context("it was started above")
     }
 
     /// Upstream is started anew for the next run.
@@ -100,9 +111,9 @@ impl Bed {
         for host in self.nodes.iter().chain([&self.cache, &self.upstream]) {
             link::unshape(host);
         }
-        let (registry, image) = self.registry(plan.payload)?;
+        let registry = self.registry(plan.payload)?;
         let (name, url, by_tag) = (registry.name(), registry.url(), registry.by_tag());
-        let largest = image.largest_layer().digest.clone();
+        let largest = registry.image.largest_layer().digest.clone();
         let hosts = self.hosts(plan);
         for host in hosts.iter().chain([&self.cache]) {
             empty(&host.folder)?;

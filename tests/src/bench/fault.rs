@@ -54,8 +54,7 @@ impl fmt::Display for Fault {
 pub(crate) fn strike(fault: Fault, silent: bool, bed: &mut Bed, plan: &Plan, fleet: &mut Fleet) -> Result<Vec<usize>> {
     let victims = match fault {
         Fault::Coordinator => {
-            let (_, image) = bed.registry(plan.payload)?;
-            let digest = image.largest_layer().digest.clone();
+            let digest = bed.registry(plan.payload)?.image.largest_layer().digest.clone();
             vec![nearest(bed.hosts(plan), &digest)?]
         }
         Fault::Busiest => vec![busiest(bed.hosts(plan))?],
@@ -67,8 +66,7 @@ pub(crate) fn strike(fault: Fault, silent: bool, bed: &mut Bed, plan: &Plan, fle
             Vec::new()
         }
         Fault::Upstream => {
-            let (registry, _) = bed.registry(plan.payload)?;
-            registry.kill()?;
+            bed.registry(plan.payload)?.kill()?;
             if silent {
                 bed.upstream.unplug()?;
             }

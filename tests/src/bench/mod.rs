@@ -14,6 +14,7 @@
 //! | `scenario` | who pulls what, when, over which links; the bound |
 //! | `payload` | images of noise, laid into a registry's storage |
 //! | `bed` | hosts, their links, what runs on them |
+//! | `upstream`, `quirky` | distribution's registry, and one with the habits of others |
 //! | `link` | shaping, cutting, counting |
 //! | `usage` | CPU and memory of processes, and how busy the machine was |
 //! | `pull` | one `ctr content fetch` |
@@ -36,10 +37,12 @@ mod options;
 mod outcome;
 mod payload;
 mod pull;
+mod quirky;
 mod report;
 mod run;
 mod scenario;
 mod stop;
+mod upstream;
 mod usage;
 
 use std::fs;
@@ -58,6 +61,9 @@ use self::{
 /// Measures what the command line says and prints it.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are for the person who called it")]
 pub fn main(arguments: &[String]) -> Result<()> {
+    if let Some((quirky::SERVE, words)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return quirky::serve(words);
+    }
     let options = match options::parse(arguments)? {
         Command::Help => {
             print!("{}", *USAGE);

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     fault::{FAULTS, Fault},
+    quirky::{QUIRKS, Quirk},
     scenario::{SCENARIOS, SYSTEMS, Scenario, System},
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) node: f64,
     /// All rates are multiplied by it.
     pub(crate) scale: f64,
+    /// How upstream behaves.
+    pub(crate) quirk: Quirk,
     /// MiB of the image.
     pub(crate) mib: u32,
     /// Figures are medians of so many runs.
@@ -56,6 +59,7 @@ impl Default for Options {
             upstream: 200.0,
             node: 400.0,
             scale: 1.0,
+            quirk: Quirk::None,
             mib: 100,
             runs: 1,
             faults: Vec::new(),
@@ -85,6 +89,7 @@ Measures pulls over shaped links: needs root, containerd, docker-registry, iprou
   --nodes N         nodes of a scenario with many (8)
   --upstream MBIT   upstream's link, each way (200)
   --node MBIT       each node's link, each way (400)
+  --upstream-is NAME  how upstream behaves (plain)
   --scale FACTOR    all rates are multiplied by it (1)
   --mib MIB         size of the image: noise in four uneven layers (100)
   --runs K          each figure is the median of so many (1)
@@ -106,6 +111,10 @@ Scenarios:
     }
     usage.push_str("\nFaults, when the nodes have half of the image on average:\n");
     for (_, name, what) in FAULTS {
+        let _ = writeln!(usage, "  {name:16}  {what}");
+    }
+    usage.push_str("\nUpstreams:\n");
+    for (_, name, what) in QUIRKS {
         let _ = writeln!(usage, "  {name:16}  {what}");
     }
     usage
@@ -132,6 +141,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command> {
             "--upstream" => options.upstream = number(word, value()?)?,
             "--node" => options.node = number(word, value()?)?,
             "--scale" => options.scale = number(word, value()?)?,
+            "--upstream-is" => {
+                let names: Vec<_> = QUIRKS.iter().map(|(quirk, name, _)| (*quirk, *name)).collect();
+                options.quirk = one(value()?, &names)?;
+            }
             "--mib" => options.mib = number(word, value()?)?,
             "--runs" => options.runs = number(word, value()?)?,
             "--limit" => options.limit = Some(Duration::from_secs(number(word, value()?)?)),
@@ -161,14 +174,15 @@ fn named<T: Copy>(text: &str, names: &[(T, &str)]) -> Result<Vec<T>> {
     if text == "all" {
         return Ok(names.iter().map(|(one, _)| *one).collect());
     }
-    let find = |given: &str| {
-        let found = names.iter().find(|(_, name)| *name == given).map(|(one, _)| *one);
-        found.with_context(|| {
-            let known: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
-            format!("{given:?} is none of: {}", known.join(", "))
-        })
-    };
-    text.split(',').map(find).collect()
+    text.split(',').map(|given| one(given, names)).collect()
+}
+
+fn one<T: Copy>(given: &str, names: &[(T, &str)]) -> Result<T> {
+    let found = names.iter().find(|(_, name)| *name == given).map(|(one, _)| *one);
+    found.with_context(|| {
+        let known: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
+        format!("{given:?} is none of: {}", known.join(", "))
+    })
 }
 
 #[cfg(test)]

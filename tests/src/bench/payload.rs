@@ -85,7 +85,7 @@ impl Payload {
             files: Tree::new(),
         };
 
-        let storage = work_folder()?.join(format!("registry-{}", hex_of(&image.manifest.digest)));
+        let storage = storage(&image)?;
         let complete = storage.join("complete");
         if !complete.exists() {
             if storage.exists() {
@@ -104,6 +104,11 @@ impl Payload {
         }
         Ok(image)
     }
+}
+
+/// Where [`crate::Registry`] looks for an image.
+pub(crate) fn storage(image: &RealImage) -> Result<PathBuf> {
+    Ok(work_folder()?.join(format!("registry-{}", hex_of(&image.manifest.digest))))
 }
 
 fn digest(content: &[u8]) -> String {

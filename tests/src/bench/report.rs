@@ -16,9 +16,10 @@ scenario        system        fault           last    bound        ÷ bound     
 pub(crate) fn table(options: &Options, rows: &[Row]) -> String {
     let tcp = options.tcp.clone().or_else(|| link::congestion_control().ok()).unwrap_or_default();
     let mut table = format!(
-        "{} nodes at {} Mbit/s, upstream at {} Mbit/s, each way; {} MiB in four layers; medians of {}; {} cores; TCP {tcp}\n\n{HEAD}",
+        "{} nodes at {} Mbit/s, upstream ({}) at {} Mbit/s, each way; {} MiB in four layers; medians of {}; {} cores; TCP {tcp}\n\n{HEAD}",
         options.nodes,
         options.node * options.scale,
+        options.quirk,
         options.upstream * options.scale,
         options.mib,
         options.runs,
@@ -111,6 +112,7 @@ pub(crate) fn json(options: &Options, rows: &[Row]) -> Result<String> {
     let all = json!({
         "nodes": options.nodes, "scale": options.scale, "mib": options.mib,
         "upstream_mbit": options.upstream * options.scale, "node_mbit": options.node * options.scale,
+        "upstream_is": options.quirk.to_string(),
         "congestion_control": options.tcp.clone().or_else(|| link::congestion_control().ok()),
         "rows": rows,
     });

@@ -95,8 +95,8 @@ impl<'a> Watch<'a> {
         plan: &'a Plan,
         wanted: &Wanted,
     ) -> Result<Watch<'a>> {
-        let (registry, image) = bed.registry(plan.payload)?;
-        let (name, bytes, requests) = (registry.by_tag(), image.size(), registry.requests()?.len());
+        let registry = bed.registry(plan.payload)?;
+        let (name, bytes, requests) = (registry.by_tag(), registry.image.size(), registry.requests()?.len());
         let hosts = bed.hosts(plan).to_vec();
         // Being asked costs a node little, and still nothing where nobody looks.
         let asked = wanted.system == System::Shoal && options.draw.is_some();
@@ -293,8 +293,7 @@ impl<'a> Watch<'a> {
         let interrupts = machine.interrupts - self.before.machine.interrupts;
         let busy = machine.busy - self.before.machine.busy;
         let ours = cpu.values().sum::<f64>() + interrupts;
-        let (registry, _) = self.bed.registry(self.plan.payload)?;
-        let requests = registry.requests()?.split_off(self.before.requests);
+        let requests = self.bed.registry(self.plan.payload)?.requests()?.split_off(self.before.requests);
         let of_blobs = requests.iter().filter(|request| request.method == "GET" && request.path.contains("/blobs/"));
         Ok(Run {
             bytes: self.bytes,
