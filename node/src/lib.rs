@@ -6,6 +6,7 @@
 //! | [`daemon`] | the node: store, swarm, registries and gateway brought together |
 //! | [`admin`] | how commands ask the running node |
 //! | [`cli`] | the commands |
+//! | [`ipfs`] | a read-only trustless gateway for IPFS tools |
 //! | [`install`] | the runtimes' configuration: `shoal install`, `shoal uninstall` |
 //! | [`demo`] | `shoal demo` |
 //! | [`output`] | standard output |
@@ -18,4 +19,5 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod install;
+pub mod ipfs;
 pub mod output;

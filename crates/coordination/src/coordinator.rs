@@ -25,6 +25,7 @@ pub struct Coordinator<P> {
     searching: bool,
     /// Somebody lacks what nobody has: another search is worth its while.
     stuck: bool,
+    searches_left: u32,
     /// Usual time of a leaf from upstream and from a peer.
     usual_upstream: Usual,
     usual_peer: Usual,
@@ -72,6 +73,9 @@ struct Member<P> {
     heard: Duration,
 }
 
+/// Searches for holders beside the first, when somebody lacks what nobody has.
+const SEARCHES_AGAIN: u32 = 2;
+
 /// Refusals remembered of one member. Each is one leaf of one source.
 const MAX_REFUSED: usize = 256;
 
@@ -102,6 +106,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             began: now,
             searching: true,
             stuck: false,
+            searches_left: SEARCHES_AGAIN,
             usual_upstream: Usual::default(),
             usual_peer: Usual::default(),
         })
@@ -147,6 +152,7 @@ impl<P: Copy + Ord> Coordinator<P> {
     pub fn search_begun(&mut self) {
         self.searching = true;
         self.stuck = false;
+        self.searches_left = self.searches_left.saturating_sub(1);
     }
 
     /// The swarm has named all holders that it knows.
@@ -383,6 +389,9 @@ impl<P: Copy + Ord> Coordinator<P> {
                 {
                     member.refused.insert((leaf, source));
                 }
+                if why == Failure::Wrong {
+                    self.dispute(leaf);
+                }
                 let avoid = self.limits.avoid;
                 if why != Failure::Missing
                     && let Some(party) = self.parties.get_mut(&source)
@@ -390,6 +399,17 @@ impl<P: Copy + Ord> Coordinator<P> {
                     party.avoided_until = now + avoid;
                 }
             }
+        }
+    }
+
+    /// What is said of a leaf is not believed by somebody: it is had anew from upstream.
+    fn dispute(&mut self, leaf: u64) {
+        if let Some(at) = self.leaf_mut(leaf) {
+            at.known = None;
+            at.copies = 0;
+        }
+        for party in self.parties.values_mut() {
+            party.have.remove(leaf);
         }
     }
 
@@ -457,11 +477,6 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
     }
 
-    /// Whether leaves are still to be had only from upstream.
-    fn needs_upstream(&self, leaf: &Leaf<P>) -> bool {
-        leaf.copies == 0 && leaf.reader.is_none()
-    }
-
     fn has_live_holder(&self, now: Duration) -> bool {
         self.parties.values().any(|party| party.whole && party.avoided_until <= now)
     }
@@ -479,7 +494,7 @@ impl<P: Copy + Ord> Coordinator<P> {
                 let (range, _) = party.member.as_ref()?.reading.as_ref()?;
                 // Two leaves stay: one is coming in, and the news of the cut takes its time.
                 let keep = range.start + lease + 1;
-                (range.end > keep).then(|| (*peer, keep..range.end))
+                (range.end > keep).then_some((*peer, keep..range.end))
             })
             .collect();
         for (peer, rest) in cuts {
@@ -528,8 +543,10 @@ impl<P: Copy + Ord> Coordinator<P> {
 
         if !self.searching {
             for (peer, reply) in &mut given {
-                reply.hopeless = reply.is_empty() && self.is_hopeless(*peer);
-                self.stuck |= reply.hopeless;
+                let is_hopeless = reply.is_empty() && self.is_hopeless(*peer);
+                // Somebody may have got it since: it is given up only after another search.
+                reply.hopeless = is_hopeless && self.searches_left == 0;
+                self.stuck |= is_hopeless && self.searches_left > 0;
             }
         }
         let size = self.size;
@@ -570,12 +587,14 @@ impl<P: Copy + Ord> Coordinator<P> {
         let member = self.member(peer)?;
         let may_read = member.upstream && member.reading.is_none() && member.upstream_avoided_until <= now;
         let may_come_from_swarm = self.searching && now.saturating_sub(self.began) < self.limits.budget;
-        if !may_read || may_come_from_swarm || self.has_live_holder(now) {
+        if !may_read || may_come_from_swarm {
             return None;
         }
         let party = self.parties.get(&peer)?;
-        let is_free =
-            |leaf: u64| !party.have.contains(leaf) && self.leaf(leaf).is_some_and(|at| self.needs_upstream(at));
+        let has_holder = self.has_live_holder(now);
+        let needs_upstream =
+            |at: &Leaf<P>| at.copies == 0 && at.reader.is_none() && !(has_holder && at.known.is_some());
+        let is_free = |leaf: u64| !party.have.contains(leaf) && self.leaf(leaf).is_some_and(needs_upstream);
         let first = member.wanted.clone().find(|leaf| is_free(*leaf))?;
         let longest = if self.members() == 1 { member.wanted.end } else { first + self.limits.lease };
         let end = (first..longest.min(member.wanted.end)).take_while(|leaf| is_free(*leaf)).last()? + 1;

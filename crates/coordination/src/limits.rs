@@ -36,7 +36,7 @@ impl Default for Limits {
             downloads: 4,
             lease: 1,
             hold: Duration::from_millis(300),
-            budget: Duration::from_millis(50),
+            budget: Duration::from_millis(80),
             stall: Duration::from_secs(1),
             first: Duration::from_secs(10),
             patience: 6,

@@ -119,6 +119,30 @@ impl<P: Copy + Ord> Member<P> {
         self.hopeless
     }
 
+    /// The leaves that are wanted.
+    pub fn wanted(&self) -> &Range<u64> {
+        &self.wanted
+    }
+
+    /// Whether there is something to tell or to ask for, and no request that waits for it already.
+    pub fn has_news(&self) -> bool {
+        let open = self.sequence - self.answered;
+        // That it has all, or gives up, is told whatever is open: nothing will be told after that.
+        let is_last = self.have.is_full() || self.wanted.is_empty();
+        (open < MAX_OPEN || is_last) && (open == 0 || self.news())
+    }
+
+    fn news(&self) -> bool {
+        self.restate
+            || !self.landed.is_empty()
+            || !self.failed.is_empty()
+            || self.slots_told != Some(self.free_slots())
+            || self
+                .wanted_told
+                .as_ref()
+                .is_none_or(|told| told.end != self.wanted.end || told.start > self.wanted.start)
+    }
+
     /// Sets the leaves that are wanted.
     pub fn want(&mut self, wanted: Range<u64>) {
         self.wanted = wanted;
@@ -241,16 +265,10 @@ impl<P: Copy + Ord> Member<P> {
 
     /// The request to send now, if there is anything to say or to ask for.
     pub fn ask(&mut self) -> Option<Ask<P>> {
-        let open = self.sequence - self.answered;
-        let slots = self.free_slots();
-        let has_news = self.restate
-            || !self.landed.is_empty()
-            || !self.failed.is_empty()
-            || self.slots_told != Some(slots)
-            || self.wanted_told.as_ref() != Some(&self.wanted);
-        if open >= MAX_OPEN || (open > 0 && !has_news) {
+        if !self.has_news() {
             return None;
         }
+        let slots = self.free_slots();
         self.sequence += 1;
         self.slots_told = Some(slots);
         self.wanted_told = Some(self.wanted.clone());

@@ -59,7 +59,7 @@ pub enum Failure {
     Missing,
     /// The source did not send it in time, or is gone.
     Stalled,
-    /// What it sent is not the leaf.
+    /// The leaf's hash is not believed: who reported it lied before, or the leaf that it names cannot be one.
     Wrong,
 }
 

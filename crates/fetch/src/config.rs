@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plan::Limits;
+use shoal_coordination::Limits;
 
 /// When bytes that only peers vouch for may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -19,7 +19,7 @@ pub enum Serve {
 pub struct Config {
     /// When bytes that only peers vouch for may leave.
     pub serve: Serve,
-    /// Windows and time limits of a session.
+    /// Slots and time limits of coordination.
     pub limits: Limits,
     /// How long a tag's digest is believed without asking upstream again.
     pub tag_ttl: Duration,

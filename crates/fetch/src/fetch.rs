@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use shoal_content::{Digest, LEAF_SIZE, Origin, Tag};
-use shoal_store::{Blob, Store};
+use shoal_store::Blob;
 use shoal_swarm::{PeerId, Swarm};
 use shoal_upstream::Upstream;
 use tokio::sync::Semaphore;
@@ -22,6 +22,7 @@ use crate::{
     manifests,
     reputation::Reputation,
     session::{Env, Reader, ReaderStep, Session, drive, local},
+    shown::Shown,
     sizes::Sizes,
     tags::{self, Tags},
     through,
@@ -46,15 +47,19 @@ struct Inner {
 }
 
 impl Fetch {
-    /// Brings the three sources together. Sessions run on the tokio runtime that calls [`Pulls`].
-    pub fn new(config: Config, store: Store, swarm: Swarm, upstream: Upstream) -> Self {
+    /// Brings the three sources together; `shown` is what `swarm` shows to peers. Sessions and coordination run on the tokio runtime that
+    /// this is called on.
+    pub fn new(config: Config, shown: Shown, swarm: Swarm, upstream: Upstream) -> Self {
         let places = Arc::new(Semaphore::new(config.max_sessions));
+        let reputation = Arc::new(Reputation::new());
+        shown.coordinators.begin(&swarm, &config.limits, &reputation);
         let env = Env {
             config,
-            store,
+            store: shown.store.clone(),
+            shown,
             swarm,
             upstream,
-            reputation: Reputation::new(),
+            reputation,
             counters: Counters::default(),
             sizes: Sizes::new(),
             traces: Traces::default(),

@@ -5,8 +5,8 @@
 //! - a **tag** is resolved upstream, once for all who ask at the same moment; where upstream cannot be asked, the last known digest is
 //!   served and says so (`tags`);
 //! - a **manifest** comes from the store, else from a peer within the budget, else from upstream (`manifests`);
-//! - a **blob** that is not in the store comes through a session, which all its readers share (`session`). What a session does next is
-//!   decided by a plan without I/O (`plan`); the session carries it out;
+//! - a **blob** that is not in the store comes through a session, which all its readers share (`session`). Who reads which leaf from whom
+//!   is decided by the blob's coordinator, one of the nodes (`coordinators`); its leaves are at once there for other nodes (`live`);
 //! - a blob for which there is no room goes through without being stored (`through`).
 //!
 //! [`Fetch::file`] reads what other IPFS peers provide: any UnixFS file by its CID (`dag`).
@@ -16,13 +16,14 @@
 
 mod bounded;
 mod config;
+mod coordinators;
 mod dag;
 mod descriptors;
 mod face;
 mod fetch;
 mod flights;
+mod live;
 mod manifests;
-mod plan;
 mod reading;
 mod reputation;
 mod search;
@@ -37,7 +38,7 @@ pub use config::{Config, Serve};
 pub use descriptors::{Descriptor, Parsed, Platform};
 pub use face::{BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved};
 pub use fetch::Fetch;
-pub use plan::Limits;
+pub use shoal_coordination::Limits;
 pub use shown::{Shown, announce, tag_key};
 pub use trace::{Counted, Counters, Trace};
 

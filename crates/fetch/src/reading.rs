@@ -38,6 +38,12 @@ impl Reading {
         Self { chunks, size, range, skip, buffer: BytesMut::new() }
     }
 
+    /// Ends before leaf `end`; true when nothing is left to be read.
+    pub(crate) fn cut(&mut self, end: u64) -> bool {
+        self.range.end = self.range.end.min(end).max(self.range.start);
+        self.range.is_empty()
+    }
+
     /// The next leaf. May be dropped and called again: nothing is lost.
     pub(crate) async fn next(&mut self) -> Read {
         loop {

@@ -1,45 +1,48 @@
-//! What this node shows to its peers: the whole, verified blobs of its store, and the tags that it knows.
+//! What this node shows to its peers: the whole, verified blobs of its store, the leaves of those that are coming in, the tags that it
+//! knows, and itself as the coordinator of blobs.
 
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use shoal_content::{Cid, Digest, Outline};
+use shoal_content::{Cid, Digest, LeafHash, Outline};
 use shoal_store::{Change, Store};
-use shoal_swarm::{Blocks, KnownTag, Provides, Swarm};
+use shoal_swarm::{Blocks, KnownTag, PeerId, Provides, Swarm};
+use tokio::sync::oneshot;
 
-use crate::tags;
+use crate::{coordinators::Coordinators, live::Live, tags};
 
-/// A store as peers see it.
+/// A node as peers see it. Made before the swarm, which shows it, and before [`crate::Fetch`], which fills it.
 #[derive(Clone)]
-pub struct Shown(Store);
+pub struct Shown {
+    pub(crate) store: Store,
+    pub(crate) live: Live,
+    pub(crate) coordinators: Coordinators,
+}
 
 impl Shown {
     /// Shows what is in this store.
     pub fn new(store: Store) -> Self {
-        Self(store)
-    }
-
-    /// Announces all that is in the store; for the start of a node. Blocks.
-    pub fn announce_all(&self, swarm: &Swarm) -> Result<usize, shoal_store::Error> {
-        let blobs = self.0.blobs()?;
-        for blob in &blobs {
-            swarm.announce(&blob.digest, &blob.root);
-        }
-        Ok(blobs.len())
+        Self { coordinators: Coordinators::new(store.clone()), live: Live::default(), store }
     }
 }
 
 /// Tells the swarm of a change in the store.
 pub fn announce(swarm: &Swarm, change: &Change) {
     match change {
-        Change::Added { digest, root } => swarm.announce(digest, root),
+        Change::Added { digest, root } => {
+            swarm.announce(digest, root);
+            swarm.have_now(*root);
+        }
         Change::Removed { digest, .. } => swarm.withdraw(digest),
     }
 }
 
 impl Blocks for Shown {
     fn size(&self, cid: &Cid) -> Option<u64> {
-        match self.0.block(cid) {
+        if let Some(size) = LeafHash::from_cid(cid).and_then(|hash| self.live.size(&hash)) {
+            return Some(size);
+        }
+        match self.store.block(cid) {
             Ok(block) => block.map(|block| block.size()),
             Err(error) => {
                 tracing::warn!(%cid, %error, "a block cannot be looked up: a peer is told that it is not here");
@@ -49,14 +52,17 @@ impl Blocks for Shown {
     }
 
     fn read(&self, cid: &Cid) -> io::Result<Option<Bytes>> {
-        let Some(block) = self.0.block(cid).map_err(io::Error::other)? else { return Ok(None) };
+        if let Some(read) = LeafHash::from_cid(cid).and_then(|hash| self.live.read(&hash)) {
+            return read.map(Some).map_err(io::Error::other);
+        }
+        let Some(block) = self.store.block(cid).map_err(io::Error::other)? else { return Ok(None) };
         block.read().map(Some).map_err(io::Error::other)
     }
 }
 
 impl Provides for Shown {
     fn outline(&self, digest: &Digest) -> Option<Arc<Outline>> {
-        match self.0.outline(digest) {
+        match self.store.outline(digest) {
             Ok(outline) => outline,
             Err(error) => {
                 tracing::warn!(%digest, %error, "an outline cannot be read: a peer is told that the blob is not here");
@@ -66,13 +72,22 @@ impl Provides for Shown {
     }
 
     fn tag(&self, name: &str) -> Option<KnownTag> {
-        let record = self.0.tag(name).ok()??;
-        Some(KnownTag {
-            digest: record.digest,
-            size: record.size,
-            resolved_at: record.resolved_at,
-            media_type: record.media_type,
-        })
+        match self.store.tag(name) {
+            Ok(record) => record.map(|record| KnownTag {
+                digest: record.digest,
+                size: record.size,
+                resolved_at: record.resolved_at,
+                media_type: record.media_type,
+            }),
+            Err(error) => {
+                tracing::warn!(tag = name, %error, "a tag cannot be looked up: a peer is told that it is not known");
+                None
+            }
+        }
+    }
+
+    fn coordinate(&self, peer: PeerId, request: Vec<u8>) -> Option<oneshot::Receiver<Vec<u8>>> {
+        self.coordinators.asked(peer, &request)
     }
 }
 

@@ -129,6 +129,7 @@ async fn an_interrupted_blob_is_resumed_where_it_was() {
     let (read, end) = node.read(&origin, &digest).await;
     assert!(end.is_ok() && read == bytes);
     assert!(node.fetch.counters().from_upstream <= bytes.len() as u64);
+    until("both sessions are told of", async || node.fetch.traces().len() == 2).await;
     assert!(node.fetch.traces()[0].resumed >= 3 * MIB as u64, "{:?}", node.fetch.traces()[0]);
 }
 
@@ -160,23 +161,35 @@ fn lying_outline(bytes: &[u8], leaf: usize) -> (Arc<Outline>, bytes::Bytes) {
     (Arc::new(Outline::complete(bytes.len() as u64, &hashes).unwrap()), wrong)
 }
 
+/// Content of a blob that `node` coordinates, as it is the nearest to its digest.
+async fn coordinated_by(node: &common::Node, len: usize) -> (bytes::Bytes, Digest) {
+    for seed in 1000.. {
+        let bytes = content(seed, len);
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        if node.swarm.nearest(&digest, 1).await.unwrap() == [None] {
+            return (bytes, digest);
+        }
+    }
+    unreachable!("some digest is near to every node");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lying_outline_costs_one_attempt_and_the_liar_is_avoided() {
     for serve in [Serve::Stream, Serve::Verified] {
         let registry = Fake::start().await;
-        let bytes = content(9, 6 * MIB);
-        let digest = registry.put_blob(REPOSITORY, bytes.clone());
         let origin = registry.origin(REPOSITORY);
         let mut bed = Bed::new();
         let liar = bed.node(&registry).await;
-        assert!(liar.read(&origin, &digest).await.1.is_ok());
-        let (outline, wrong) = lying_outline(&bytes, 2);
-        liar.store.put(&Digest::of(Algorithm::Sha256, &wrong), &wrong).unwrap();
-        *liar.mask.lie.lock().unwrap() = Some(Lie::Outline(digest, outline));
-
         let config = Config { serve, ..Config::default() };
         let victim = bed.node_with(&registry, config, |_| {}).await;
+        let (bytes, digest) = coordinated_by(&victim, 6 * MIB).await;
+        assert_eq!(registry.put_blob(REPOSITORY, bytes.clone()), digest);
+        let (outline, wrong) = lying_outline(&bytes, 2);
+        *liar.mask.lie.lock().unwrap() = Some(Lie::Outline(digest, outline));
+        liar.store.put(&digest, &bytes).unwrap();
+        liar.store.put(&Digest::of(Algorithm::Sha256, &wrong), &wrong).unwrap();
         victim.finds(&digest, 1).await;
+
         let (read, end) = victim.read(&origin, &digest).await;
         match serve {
             Serve::Stream => {
@@ -197,19 +210,18 @@ async fn a_lying_outline_costs_one_attempt_and_the_liar_is_avoided() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_liar_beside_an_honest_holder_fails_no_verified_pull_with_upstream_gone() {
     let registry = Fake::start().await;
-    let bytes = content(10, 5 * MIB);
-    let digest = registry.put_blob(REPOSITORY, bytes.clone());
     let origin = registry.origin(REPOSITORY);
     let mut bed = Bed::new();
     let (liar, honest) = (bed.node(&registry).await, bed.node(&registry).await);
-    for node in [&liar, &honest] {
-        assert!(node.read(&origin, &digest).await.1.is_ok());
-    }
-    let (outline, wrong) = lying_outline(&bytes, 4);
-    liar.store.put(&Digest::of(Algorithm::Sha256, &wrong), &wrong).unwrap();
-    *liar.mask.lie.lock().unwrap() = Some(Lie::Outline(digest, outline));
     let config = Config { serve: Serve::Verified, ..Config::default() };
     let node = bed.node_with(&registry, config, |_| {}).await;
+    let (bytes, digest) = coordinated_by(&node, 5 * MIB).await;
+    let (outline, wrong) = lying_outline(&bytes, 4);
+    *liar.mask.lie.lock().unwrap() = Some(Lie::Outline(digest, outline));
+    liar.store.put(&Digest::of(Algorithm::Sha256, &wrong), &wrong).unwrap();
+    for holder in [&liar, &honest] {
+        holder.store.put(&digest, &bytes).unwrap();
+    }
     node.finds(&digest, 2).await;
     registry.stop().await;
     let (read, end) = node.read(&origin, &digest).await;
@@ -316,4 +328,27 @@ async fn a_registry_that_is_not_listed_is_not_served() {
     assert!(matches!(node.fetch.resolve(&origin, &tag).await, Err(Error::NotServed(_))));
     let Reference::Digest(digest) = Digest::of(Algorithm::Sha256, b"x").to_string().parse().unwrap() else { panic!() };
     assert!(matches!(node.fetch.manifest(&origin, &digest).await, Err(Error::NotServed(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_start_together_read_upstream_once() {
+    let registry = Fake::start().await;
+    let bytes = content(15, 40 * MIB + 11);
+    let digest = registry.put_blob(REPOSITORY, bytes.clone());
+    let origin = registry.origin(REPOSITORY);
+    let mut bed = Bed::new();
+    let mut nodes = Vec::new();
+    // Six nodes of a development build in one process answer late.
+    let mut config = Config::default();
+    config.limits.budget = Duration::from_secs(2);
+    for _ in 0..6 {
+        nodes.push(bed.node_with(&registry, config.clone(), |_| {}).await);
+    }
+    registry.set_rate(Some(20 * MIB as u64));
+    let reads = nodes.iter().map(|node| node.read(&origin, &digest));
+    for (read, end) in futures::future::join_all(reads).await {
+        assert!(end.is_ok() && read == bytes, "{end:?}");
+    }
+    let sent = registry.sent(&digest) as f64 / bytes.len() as f64;
+    assert!(sent <= 1.05, "{sent} copies");
 }

@@ -53,18 +53,16 @@ pub struct Swarm {
 
 impl Swarm {
     /// Starts a node on the current tokio runtime. When it returns, the node listens; peers come as they are found.
-    pub fn start(mut config: Config, provides: Arc<dyn Provides>) -> Result<Self, Error> {
+    pub fn start(config: Config, provides: Arc<dyn Provides>) -> Result<Self, Error> {
         let peer = config.identity.peer();
         let provided = Arc::new(Provided::new(config.provider_ttl, MAX_ANNOUNCING, rand::random()));
         let (commands, commands_taken) = mpsc::channel(COMMANDS);
         let abandoned = Arc::new(Abandoned::default());
         let (addresses_told, addresses) = watch::channel(Vec::new());
         let (outline_timeout, block_timeout) = (config.outline_timeout, config.block_timeout);
-        let metrics = config.metrics.take();
         let departures = broadcast::Sender::new(DEPARTURES);
         let event_loop = EventLoop::new(
             config,
-            metrics,
             provides,
             Arc::clone(&provided),
             addresses_told,

@@ -26,16 +26,20 @@ pub(crate) fn build(keypair: &Keypair, admission: &Admission, dial_timeout: Dura
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
     let noise = noise::Config::new(keypair).map_err(|error| Error::Noise(error.to_string()))?;
     match admission {
-        Admission::Open => Ok(upgrade(tcp, noise, dial_timeout)),
-        Admission::Noise(key) => Ok(upgrade(tcp, noise.with_prologue(key.prologue().to_vec()), dial_timeout)),
+        Admission::Open => Ok(upgrade(tcp, noise, muxer::Upgrade::default(), dial_timeout)),
+        Admission::Noise(key) => {
+            let noise = noise.with_prologue(key.prologue().to_vec());
+            Ok(upgrade(tcp, noise, muxer::Upgrade::default(), dial_timeout))
+        }
         Admission::Pnet(key) => {
             let pnet = pnet::PnetConfig::new(pnet::PreSharedKey::new(*key.bytes()));
-            Ok(upgrade(tcp.and_then(move |socket, _| pnet.handshake(socket)), noise, dial_timeout))
+            let tcp = tcp.and_then(move |socket, _| pnet.handshake(socket));
+            Ok(upgrade(tcp, noise, muxer::Upgrade::with_steady_windows(), dial_timeout))
         }
     }
 }
 
-fn upgrade<T, C>(transport: T, noise: noise::Config, dial_timeout: Duration) -> Connections
+fn upgrade<T, C>(transport: T, noise: noise::Config, muxer: muxer::Upgrade, dial_timeout: Duration) -> Connections
 where
     T: Transport<Output = C> + Send + Unpin + 'static,
     T::Error: Send + Sync,
@@ -43,11 +47,7 @@ where
     T::ListenerUpgrade: Send,
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let upgraded = transport
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise)
-        .multiplex(muxer::Upgrade::default())
-        .timeout(HANDSHAKE_TIMEOUT);
+    let upgraded = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(HANDSHAKE_TIMEOUT);
     libp2p::core::transport::timeout::TransportTimeout::with_outgoing_timeout(upgraded, dial_timeout)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .boxed()

@@ -19,7 +19,7 @@ use axum::{
 };
 use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
-use shoal_content::{Cid, Digest, Image, Origin};
+use shoal_content::{Cid, Digest, Image, Origin, dag::Span};
 use shoal_fetch::Pulls;
 use shoal_store::{Blob, Store};
 use tokio::{
@@ -205,7 +205,7 @@ async fn blob(
         Err(not_a_digest) => {
             let cid: Cid =
                 name.parse().map_err(|_| Refused::bad(format!("{name:?} is not a CID, and {not_a_digest}")))?;
-            return block_or_blob(&node, cid).await;
+            return file(&node, cid).await;
         }
     };
     if let Some(blob) = ask(&node, move |store| store.get(&digest)).await? {
@@ -226,18 +226,18 @@ fn origin(text: &str) -> Answer<Origin> {
     Ok(image.origin)
 }
 
-/// A block by its CID: one leaf or node, or the blob of which it is the root.
-async fn block_or_blob(node: &Node, cid: Cid) -> Answer<Response> {
-    let root = ask(node, move |store| {
-        let blob = store.blobs()?.into_iter().find(|blob| blob.root == cid);
-        blob.map_or(Ok(None), |blob| store.get(&blob.digest))
+/// A file by its CID: a blob by its root, a part of one, or what any peer of the swarm has.
+async fn file(node: &Node, cid: Cid) -> Answer<Response> {
+    let body = node.fetch.file(&cid, Span::ALL).await.map_err(|error| match error {
+        shoal_fetch::Error::Unavailable { .. } => Refused::not_found(error.to_string()),
+        other => Refused::failed(other),
+    })?;
+    let stream = body.stream.map_err(move |error| {
+        // Whoever reads it only sees that it broke off.
+        tracing::warn!(%cid, %error, "a file could not be read to its end");
+        io::Error::other(error.to_string())
     });
-    if let Some(blob) = root.await? {
-        return Ok(stored(blob));
-    }
-    let block = ask(node, move |store| store.block(&cid)?.map(|block| block.read()).transpose()).await?;
-    let bytes = block.ok_or_else(|| Refused::not_found(format!("this node does not hold {cid}")))?;
-    Ok(bytes_of(bytes.len() as u64, Body::from(bytes)))
+    Ok(bytes_of(body.size, Body::from_stream(stream)))
 }
 
 fn stored(blob: Blob) -> Response {

@@ -83,12 +83,17 @@ pub const KEYS: &[Key] = &[
         "stream|verified",
         "Send bytes as blocks match, or peers' bytes when the blob has matched",
     ),
-    text("fetch.swarm_budget", "50ms", "TIME", "How long the swarm may search before upstream is asked"),
+    text("fetch.swarm_budget", "80ms", "TIME", "How long the swarm may search before upstream is asked"),
     text("fetch.stall", "900ms", "TIME", "How long a source may be silent before another takes over"),
     // Long enough for the requests of one pull, short enough that the next pull sees a moved tag.
     text("fetch.tag_ttl", "5s", "TIME", "How long a tag's digest is taken from memory"),
     text("admin.socket", "/run/shoal/shoal.sock", "FILE", "Unix socket for the commands that ask the running node"),
     text("metrics.listen", "127.0.0.1:5052", "IP:PORT", "Where /healthz, /readyz and /metrics are served"),
+    unset(
+        "ipfs.listen",
+        "IP:PORT",
+        "Where any IPFS tool may read all that this node holds, private images too [default: off]",
+    ),
     text("log.level", "info", "FILTER", "What is logged: info, or info,shoal_swarm=debug"),
     text("log.format", "text", "text|json", "Form of a log line"),
 ];

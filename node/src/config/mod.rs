@@ -66,6 +66,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Health, readiness and metrics.
     pub metrics_listen: SocketAddr,
+    /// Where IPFS tools read what the node holds; nowhere without.
+    pub ipfs_listen: Option<SocketAddr>,
     /// Logging.
     pub log: LogConfig,
 }
@@ -234,6 +236,7 @@ pub fn parse(
         },
         admin_socket: layers.take("admin.socket", value::socket_path)?,
         metrics_listen: layers.take("metrics.listen", value::socket)?,
+        ipfs_listen: layers.take_optional("ipfs.listen", value::socket)?,
         log: LogConfig {
             level: layers.take("log.level", value::log_filter)?,
             format: layers.take("log.format", |value| {

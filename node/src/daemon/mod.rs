@@ -1,7 +1,7 @@
 //! The daemon: a node made of its parts, its listeners, and how it starts and stops.
 //!
 //! ```text
-//!   runtime ──► gateway ──► Fetch ──► Store          peers ──► Swarm ──► [provides] ──► Store
+//!   runtime ──► gateway ──► Fetch ──► Store          peers ──► Swarm ──► Shown ──► Store
 //!   commands ──► admin ──►    │  ──► Swarm                       ▲
 //!   probes ──► [health]       └────► Upstream        Store ── on_change ┘ announces, withdraws
 //! ```
@@ -12,7 +12,6 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `assemble` | from the configuration to each part's own |
-//! | `provides` | what peers see of the store |
 //! | `health` | `/healthz`, `/readyz`, `/metrics` |
 //! | `metrics` | what is counted outside the parts that count themselves |
 //! | `keys` | the swarm key's file |
@@ -23,7 +22,6 @@ mod assemble;
 mod health;
 pub(crate) mod keys;
 mod metrics;
-mod provides;
 pub mod serve;
 mod telemetry;
 
@@ -35,7 +33,7 @@ use std::{
 };
 
 use anyhow::Context;
-use shoal_fetch::Fetch;
+use shoal_fetch::{Fetch, Shown};
 use shoal_gateway::Gateway;
 use shoal_store::{Change, Store};
 use shoal_swarm::Swarm;
@@ -46,7 +44,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{admin, config::Config};
+use crate::{admin, config::Config, ipfs};
 use health::Health;
 
 /// Bodies have had their time; what is left is closing sockets and flushing.
@@ -97,7 +95,8 @@ impl Node {
         let announcer: Arc<OnceLock<Swarm>> = Arc::default();
         let store = open_store(&config, announcer.clone()).await?;
 
-        let swarm = Swarm::start(swarm_config, Arc::new(provides::Shown::new(store.clone())))
+        let shown = Shown::new(store.clone());
+        let swarm = Swarm::start(swarm_config, Arc::new(shown.clone()))
             .context("cannot start the swarm: swarm.listen says where it listens")?;
         // From here on every change is announced as it happens; what was there before is announced below.
         let _ = announcer.set(swarm.clone());
@@ -106,7 +105,7 @@ impl Node {
 
         let upstream = Upstream::new(&assemble::upstream(&config)?).context("cannot set up registries")?;
         let registries = upstream.counters();
-        let fetch = Arc::new(Fetch::new(assemble::fetch(&config), store.clone(), swarm.clone(), upstream));
+        let fetch = Arc::new(Fetch::new(assemble::fetch(&config), shown, swarm.clone(), upstream));
         let gateway = Gateway::new(fetch.clone(), assemble::gateway(&config));
         gateway.metrics().register(registry.sub_registry_with_prefix("shoal"));
 
@@ -123,6 +122,11 @@ impl Node {
         });
         metrics::register(&node, &mut registry);
         let admin_listener = admin::server::bind(&config.admin_socket).await?;
+        if let Some(address) = config.ipfs_listen {
+            let listener = bind(address, "IPFS tools", "ipfs.listen").await?;
+            let router = ipfs::router(ipfs::Shown::new(node.store.clone(), node.swarm.clone()));
+            others.spawn(ipfs::serve(listener, router, stop_rest.clone()));
+        }
 
         others.spawn(admin::server::serve(admin_listener, node.clone(), stop_rest.clone()));
         let gateway = tokio::spawn({

@@ -1,8 +1,7 @@
 //! A session: this node's effort to get one blob, shared by all its readers.
 //!
 //! [`Session`] is what readers and the driver have in common: which leaves are there, who waits for what, how it ended.
-//! One task, the driver ([`drive`]), does all the work: it searches the swarm, asks the [`crate::plan::Plan`] what to do next, and moves
-//! the bytes. Readers ([`reader`]) only wait for leaves and read them from the blob's file. When the last reader leaves, the
+//! One task, the driver (`drive`), does all the work: it asks the blob's coordinator what to get from whom, and moves the bytes. Readers ([`reader`]) only wait for leaves and read them from the blob's file. When the last reader leaves, the
 //! driver stops; what has come in stays in the store as a partial blob and the next session goes on from there.
 //!
 //! Never wrong bytes: a leaf that came from a peer is checked against the CID that the outline names; the outline is a hint until the
@@ -10,7 +9,10 @@
 //! its leaves are read anew from somebody else, and a reader that was given a wrong leaf ends short.
 
 mod drive;
+mod locate;
 mod reader;
+mod recover;
+mod run;
 
 use std::{
     collections::BTreeMap,
@@ -25,8 +27,9 @@ use shoal_content::{
 use shoal_store::{Blob, Partial};
 use tokio::sync::{Notify, watch};
 
-pub(crate) use drive::{Env, chunks, drive};
+pub(crate) use drive::chunks;
 pub(crate) use reader::{Reader, Step as ReaderStep, local};
+pub(crate) use run::{Env, drive};
 
 use crate::{face::Error, trace::Trace};
 
@@ -150,17 +153,29 @@ impl Session {
         state.closed
     }
 
-    /// What readers wait for, the least advanced first; then what a reader of the whole has been given and what may have to be had
-    /// anew, lest the whole never match.
-    fn wanted(&self) -> Vec<Range<u64>> {
+    /// The leaves to get next: what the least advanced reader waits for; then what a reader of the whole has been given and what may
+    /// have to be had anew, lest the whole never match. Empty when all that is waited for is there.
+    fn wanted(&self, have: &LeafSet) -> Range<u64> {
         let state = self.state();
-        let mut wanted: Vec<_> =
-            state.readers.values().map(|demand| demand.leaves.clone()).filter(|leaves| !leaves.is_empty()).collect();
+        let mut wanted: Vec<Range<u64>> = state.readers.values().map(|demand| demand.leaves.clone()).collect();
         wanted.sort_by_key(|leaves| leaves.start);
-        wanted.dedup();
         let given = state.readers.values().filter(|demand| demand.whole).map(|demand| demand.leaves.start).max();
-        wanted.extend(given.filter(|given| *given > 0).map(|given| 0..given));
-        wanted
+        wanted.extend(given.map(|given| 0..given));
+        let missing = |leaves: Range<u64>| {
+            let first = have.first_missing(leaves.start)?;
+            (first < leaves.end).then_some(first..leaves.end)
+        };
+        wanted.into_iter().find_map(missing).unwrap_or(0..0)
+    }
+
+    /// A leaf is to be had anew; this is the hash that it had.
+    fn doubted(&self, leaf: u64, hash: Option<LeafHash>) {
+        let mut state = self.state();
+        state.have.remove(leaf);
+        state.from_peers.remove(leaf);
+        if let Some(hash) = hash {
+            state.suspects.entry(leaf).or_insert(hash);
+        }
     }
 
     fn sized(&self, size: u64, partial: Arc<Partial>) {

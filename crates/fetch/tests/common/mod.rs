@@ -12,7 +12,7 @@ use futures::StreamExt;
 use shoal_content::{Cid, Digest, Origin, Outline};
 use shoal_fetch::{Body, Config, Error, Fetch, Pulls, Shown};
 use shoal_store::{Options, Store};
-use shoal_swarm::{Admission, Blocks, Identity, Multiaddr, Provides, Seed, Swarm, SwarmKey};
+use shoal_swarm::{Admission, Blocks, Identity, Multiaddr, PeerId, Provides, Seed, Swarm, SwarmKey};
 use shoal_upstream::{Upstream, fake::Fake};
 use tempfile::TempDir;
 
@@ -64,6 +64,10 @@ impl Provides for Mask {
             _ => {}
         }
         self.shown.outline(digest)
+    }
+
+    fn coordinate(&self, peer: PeerId, request: Vec<u8>) -> Option<tokio::sync::oneshot::Receiver<Vec<u8>>> {
+        self.shown.coordinate(peer, request)
     }
 
     fn tag(&self, name: &str) -> Option<shoal_swarm::KnownTag> {
@@ -118,8 +122,11 @@ impl Bed {
         let known = self.seeds.len();
         self.seeds.push(addresses[0].clone());
         until("the node is connected to all before it", async || swarm.peers().await.unwrap().len() >= known).await;
-        let upstream = Upstream::new(&registry.config()).unwrap();
-        let fetch = Fetch::new(config, store.clone(), swarm.clone(), upstream);
+        let mut upstream_config = registry.config();
+        // A paced body on a busy machine must not look like a stalled one: it would be asked for again.
+        upstream_config.timeouts.stall = Duration::from_secs(3);
+        let upstream = Upstream::new(&upstream_config).unwrap();
+        let fetch = Fetch::new(config, mask.shown.clone(), swarm.clone(), upstream);
         Node { fetch, store, swarm, mask, folder }
     }
 }

@@ -20,11 +20,14 @@ const MAX_OPEN: usize = 8192;
 
 pub(crate) type CoordinateReply = oneshot::Sender<Result<Vec<u8>, Error>>;
 
+/// An answer, and where it goes.
+type Answer = (ResponseChannel<Vec<u8>>, Option<Vec<u8>>);
+
 /// Requests under way, in both directions.
 #[derive(Default)]
 pub(super) struct Coordinating {
     asked: HashMap<OutboundRequestId, CoordinateReply>,
-    pub(super) answers: JoinSet<(ResponseChannel<Vec<u8>>, Option<Vec<u8>>)>,
+    pub(super) answers: JoinSet<Answer>,
 }
 
 impl EventLoop {
@@ -68,7 +71,7 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn on_coordinated(&mut self, ready: Result<(ResponseChannel<Vec<u8>>, Option<Vec<u8>>), JoinError>) {
+    pub(super) fn on_coordinated(&mut self, ready: Result<Answer, JoinError>) {
         if let Ok((channel, Some(answer))) = ready {
             // An error means that the member no longer waits.
             let _ = self.swarm.behaviour_mut().coordinate.send_response(channel, answer);

@@ -129,8 +129,7 @@ pub(crate) struct EventLoop {
 
 impl EventLoop {
     pub(crate) fn new(
-        config: Config,
-        metrics: Option<Metrics>,
+        mut config: Config,
         provides: Arc<dyn Provides>,
         provided: Arc<Provided>,
         addresses: watch::Sender<Vec<Multiaddr>>,
@@ -138,6 +137,7 @@ impl EventLoop {
         abandoned: Arc<Abandoned>,
         departures: broadcast::Sender<PeerId>,
     ) -> Result<Self, Error> {
+        let metrics = config.metrics.take();
         let connections = transport::build(config.identity.keypair(), &config.admission, config.dial_timeout)?;
         let behaviour = Behaviour::new(&config, &provides)?;
         // Members of a cluster stay connected: there is always a next pull.
