@@ -17,6 +17,7 @@
 //! | [`http`] | what a runtime sees of the gateway |
 //! | [`blobs`] | an upstream of many blobs, with a switch |
 //! | [`tree`] | the files of an image, compared |
+//! | [`ipfs`] | Kubo and Helia |
 //! | [`wait`] | waiting for an event, with a deadline |
 //! | [`bench`] | how near a swarm comes to what its links allow, beside what else does this job |
 
@@ -26,6 +27,7 @@ pub mod containerd;
 pub mod cri;
 pub mod http;
 pub mod image;
+pub mod ipfs;
 pub mod process;
 pub mod registry;
 pub mod shoal;

@@ -38,6 +38,8 @@ pub struct Setup {
     pub registries: Vec<(String, String)>,
     /// Peers that it dials.
     pub peers: Vec<SocketAddr>,
+    /// More lines of the section `[swarm]`.
+    pub swarm: String,
     /// More lines of the configuration, as whole sections.
     pub more: String,
 }
@@ -229,7 +231,7 @@ fn write_config(folder: &Path, listens: &Listens, setup: &Setup) -> Result<()> {
         "data_dir = \"{data}\"\n\
          quota = \"20GiB\"\n\
          [gateway]\nlisten = \"{gateway}\"\n\
-         [swarm]\nlisten = [\"/ip4/{swarm_ip}/tcp/{swarm_port}\"]\nkey_file = \"{key}\"\npeers = [{peers}]\n\
+         [swarm]\nlisten = [\"/ip4/{swarm_ip}/tcp/{swarm_port}\"]\nkey_file = \"{key}\"\npeers = [{peers}]\n{swarm}\
          [admin]\nsocket = \"{socket}\"\n\
          [metrics]\nlisten = \"{metrics}\"\n\
          [log]\nlevel = \"{level}\"\n",
@@ -239,6 +241,7 @@ fn write_config(folder: &Path, listens: &Listens, setup: &Setup) -> Result<()> {
         swarm_port = listens.swarm.port(),
         key = key.display(),
         peers = peers.join(", "),
+        swarm = setup.swarm,
         socket = folder.join("sock").display(),
         metrics = listens.metrics,
         level = std::env::var("SHOAL_E2E_LOG").unwrap_or_else(|_| "info".to_owned()),

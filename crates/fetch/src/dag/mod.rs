@@ -122,8 +122,8 @@ impl Reading {
         self.ask().await?;
         let stalled = self.sources.next_look(now()).map(Instant::from_std);
         tokio::select! {
-            Some((cid, block)) = self.stored.next() => self.from_store(cid, block),
-            Some((peer, cid, block)) = self.asked.next() => self.from_peer(peer, cid, block),
+            Some((cid, block)) = self.stored.next() => self.on_stored(cid, block),
+            Some((peer, cid, block)) = self.asked.next() => self.on_answer(peer, cid, block),
             found = next_found(&mut self.seek), if self.seek.is_some() => {
                 match found {
                     Some(peer) if !self.env.reputation.is_avoided(&peer) => self.sources.found(peer, now()),
@@ -185,7 +185,7 @@ impl Reading {
         Ok(())
     }
 
-    fn from_store(&mut self, cid: Cid, block: Result<Option<Bytes>, Error>) -> Result<(), Error> {
+    fn on_stored(&mut self, cid: Cid, block: Result<Option<Bytes>, Error>) -> Result<(), Error> {
         match block? {
             Some(block) => {
                 add(&self.env.counters.from_disk, block.len() as u64);
@@ -198,7 +198,7 @@ impl Reading {
         }
     }
 
-    fn from_peer(
+    fn on_answer(
         &mut self,
         peer: PeerId,
         cid: Cid,
@@ -221,7 +221,7 @@ impl Reading {
                     BlockError::Stopped => return Err(local(format!("fetching {}", self.root), &error)),
                     other => Refusal::Failed(other.to_string()),
                 };
-                self.sources.refused(&cid, peer, refusal);
+                self.sources.refused(&cid, peer, &refusal);
                 Ok(())
             }
             Err(Aborted) => Ok(()),

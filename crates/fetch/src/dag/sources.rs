@@ -136,9 +136,9 @@ impl Sources {
     }
 
     /// A peer did not give a block.
-    pub(super) fn refused(&mut self, cid: &Cid, peer: PeerId, refusal: Refusal) {
+    pub(super) fn refused(&mut self, cid: &Cid, peer: PeerId, refusal: &Refusal) {
         self.answered(cid, peer);
-        let reason = match &refusal {
+        let reason = match refusal {
             Refusal::DoesNotHave => format!("{peer} does not have it"),
             Refusal::Failed(reason) => format!("{peer}: {reason}"),
         };

@@ -30,7 +30,7 @@ fn a_block_that_nobody_is_known_to_have_is_searched_once_and_then_lost() {
     let peer = PeerId::random();
     sources.found(peer, now);
     assert_eq!(asked(&all(&mut sources, now)), [(peer, cid(0))]);
-    sources.refused(&cid(0), peer, Refusal::DoesNotHave);
+    sources.refused(&cid(0), peer, &Refusal::DoesNotHave);
     assert_eq!(all(&mut sources, now), [], "the search may still find somebody");
     sources.search_over();
     let refusals = vec![format!("{peer} does not have it")];
@@ -101,11 +101,11 @@ fn who_fails_once_is_not_asked_again_and_its_blocks_go_to_others() {
     sources.wanted(cid(0));
     sources.wanted(cid(1));
     assert_eq!(all(&mut sources, now).len(), 2);
-    sources.refused(&cid(0), broken, Refusal::Failed("reset".into()));
+    sources.refused(&cid(0), broken, &Refusal::Failed("reset".into()));
     sources.found(good, now);
     sources.found(broken, now);
     assert_eq!(asked(&all(&mut sources, now)), [(good, cid(0))]);
-    sources.refused(&cid(1), broken, Refusal::Failed("reset".into()));
+    sources.refused(&cid(1), broken, &Refusal::Failed("reset".into()));
     assert_eq!(asked(&all(&mut sources, now)), [(good, cid(1))]);
     assert!(!sources.peers.contains_key(&broken));
 }
