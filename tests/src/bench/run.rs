@@ -270,8 +270,11 @@ impl<'a> Watch<'a> {
         let mut cpu: BTreeMap<String, f64> = BTreeMap::new();
         let [upstream, cache] = [&self.bed.upstream, &self.bed.cache].map(|host| usage::cpu(&[host]));
         let (upstream, cache) = (upstream?, cache?);
+        let shoals: HashSet<u32> = self.fleet.shoals.iter().map(Shoal::pid).collect();
         for (pid, (program, seconds)) in &self.processes {
             let name = match pid {
+                // Whatever the file is called that SHOAL_BIN names.
+                pid if shoals.contains(pid) => "shoal",
                 pid if upstream.contains_key(pid) => "upstream",
                 pid if cache.contains_key(pid) => "cache",
                 _ => program.as_str(),
