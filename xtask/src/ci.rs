@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     cargo::{cargo, must},
-    check, fuzz, image, machine,
+    check, fuzz, image, machine, peers,
     tally::Outcome,
     test,
 };
@@ -52,6 +52,14 @@ pub(crate) fn bench() -> Result<()> {
 pub(crate) fn bench_swarm(arguments: &[&str]) -> Result<()> {
     must(&mut cargo(["build", "--release", "--package", "shoal"]))?;
     let mut bench = cargo(["run", "--release", "--package", "shoal-tests", "--bin", "swarm", "--"]);
+    must(bench.args(arguments))
+}
+
+/// `cargo xtask bench ipfs`
+pub(crate) fn bench_ipfs(arguments: &[&str]) -> Result<()> {
+    peers::install();
+    must(&mut cargo(["build", "--release", "--package", "shoal"]))?;
+    let mut bench = cargo(["run", "--release", "--package", "shoal-tests", "--bin", "ipfs", "--"]);
     must(bench.args(arguments))
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{must, target};
+use crate::{
+    cargo::{must, target},
+    peers,
+};
 
 /// A program that something needs, and the Debian package that has it.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +77,7 @@ pub(crate) fn install_all() -> Result<()> {
             bail!(lacking);
         }
     }
+    peers::install();
     deny().map(drop)
 }
 

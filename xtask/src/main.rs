@@ -8,6 +8,7 @@
 //! | `fuzz` | each fuzz target for a while |
 //! | `image` | the static program and a container image of it, made without a registry or a builder |
 //! | `machine` | what this machine has, and how what it lacks is installed |
+//! | `peers` | Kubo, Helia and the packages of Node.js that tests compare with |
 //! | `cargo` | cargo, called |
 //! | `tally` | tests, counted |
 //! | `tar` | an archive, written |
@@ -19,6 +20,7 @@ mod ci;
 mod fuzz;
 mod image;
 mod machine;
+mod peers;
 mod tally;
 mod tar;
 mod test;
@@ -37,6 +39,7 @@ cargo xtask COMMAND
   demo               a swarm on this machine, with a real image
   bench              what a release build does in a second, a core and a byte of memory
   bench swarm [ARGS] how near many nodes come to what their links allow (root; --help tells more)
+  bench ipfs [RUNS]  blocks between two Kubos, two of ours, and one of each
   image              target/image/shoal.tar: a static program in an image, for `ctr images import`
   deps               installs what tests and image need (root on Debian)
   ci                 all of it
@@ -65,6 +68,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["demo"] => ci::demo(),
         ["bench"] => ci::bench(),
         ["bench", "swarm", rest @ ..] => ci::bench_swarm(rest),
+        ["bench", "ipfs", rest @ ..] => ci::bench_ipfs(rest),
         ["image"] => image::run(),
         ["deps"] => machine::install_all(),
         ["ci"] => ci::run(),

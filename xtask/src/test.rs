@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     cargo::{cargo, must},
-    machine,
+    machine, peers,
     tally::{self, Outcome, Tally},
 };
 
@@ -41,12 +41,15 @@ pub(crate) fn whole_program(filter: Option<&str>) -> Result<()> {
 
 /// Everything but the tests of the whole program.
 pub(crate) fn rooms(profile: Profile) -> Result<Outcome> {
+    // Crate `content` compares its DAGs with those of the JavaScript importer.
+    peers::install();
     tally::count(cargo(["test", "--workspace", "--exclude", WHOLE, "--no-fail-fast"]).args(profile.flags()))
 }
 
 /// The tests of the whole program, or, where they cannot run, why.
 pub(crate) fn whole(profile: Profile, filter: Option<&str>) -> Result<Outcome> {
     must(cargo(["build", "--package", "shoal"]).args(profile.flags()))?;
+    peers::install();
     let lacking = if machine::is_root() {
         machine::have(machine::FOR_TESTS)?.err()
     } else {
