@@ -1,7 +1,7 @@
 //! Whom each block of a file is asked of: a state machine without I/O, clock or randomness.
 //!
 //! Whoever has one block of a file probably has the others, so peers that were found for any block are asked for all, the least busy first. A
-//! peer that says no is not asked for that block again; one that fails is not asked again at all. When nobody is left to ask for a block, others are searched for
+//! peer that says no is not asked for that block again; one that fails is not asked at all until a search finds it again. When nobody is left to ask for a block, others are searched for
 //! it, once; then it is lost. A peer that is asked and silent for the stall time keeps its wants, but each goes to another as well.
 
 use std::{
@@ -17,6 +17,9 @@ const MAX_ASKED: usize = 32;
 
 /// Peers that one file is fetched from.
 const MAX_PEERS: usize = 64;
+
+/// How often a peer may fail until it is not asked again, even where a search finds it: connections break and are made anew.
+const MAX_FAILURES: u32 = 3;
 
 /// Refusals that an error tells.
 const MAX_TOLD: usize = 4;
@@ -71,8 +74,8 @@ struct Block {
 pub(super) struct Sources {
     stall: Duration,
     peers: HashMap<PeerId, Source>,
-    /// Peers that failed, whatever for.
-    failed: HashMap<PeerId, String>,
+    /// How often peers have failed, whatever for.
+    failures: HashMap<PeerId, u32>,
     /// In the order in which they were wanted; the reading bounds their number.
     blocks: Vec<Block>,
     searching: Option<Cid>,
@@ -85,7 +88,7 @@ impl Sources {
         Self {
             stall,
             peers: HashMap::new(),
-            failed: HashMap::new(),
+            failures: HashMap::new(),
             blocks: Vec::new(),
             searching: None,
             next_priority: i32::MAX,
@@ -103,7 +106,8 @@ impl Sources {
 
     /// A peer has a block of the file, or is said to.
     pub(super) fn found(&mut self, peer: PeerId, now: Instant) {
-        if self.peers.len() < MAX_PEERS && !self.failed.contains_key(&peer) {
+        let failures = self.failures.get(&peer).copied().unwrap_or(0);
+        if self.peers.len() < MAX_PEERS && failures < MAX_FAILURES {
             self.peers.entry(peer).or_insert(Source { asked: 0, heard: now });
         }
     }
@@ -143,17 +147,19 @@ impl Sources {
             Refusal::Failed(reason) => format!("{peer}: {reason}"),
         };
         if let Some(block) = self.blocks.iter_mut().find(|block| block.cid == *cid) {
-            block.refused.push(peer);
+            if *refusal == Refusal::DoesNotHave {
+                block.refused.push(peer);
+            }
             if block.refusals.len() < MAX_TOLD {
-                block.refusals.push(reason.clone());
+                block.refusals.push(reason);
             }
         }
-        if matches!(refusal, Refusal::Failed(_)) && self.failed.len() < MAX_PEERS {
-            self.failed.insert(peer, reason);
-        }
-        let has_failed = matches!(refusal, Refusal::Failed(_));
-        if has_failed && self.peers.get(&peer).is_some_and(|source| source.asked == 0) {
-            self.peers.remove(&peer);
+        // The first of its wants to fail tells of all of them.
+        if matches!(refusal, Refusal::Failed(_)) && self.peers.remove(&peer).is_some() {
+            *self.failures.entry(peer).or_default() += 1;
+            for block in &mut self.blocks {
+                block.asked.retain(|asked| *asked != peer);
+            }
         }
     }
 
@@ -176,9 +182,8 @@ impl Sources {
             if !block.asked.iter().all(is_stalled) {
                 continue;
             }
-            let could_be_asked = |(peer, _): &(&PeerId, &Source)| {
-                !self.failed.contains_key(peer) && !block.refused.contains(peer) && !block.asked.contains(peer)
-            };
+            let could_be_asked =
+                |(peer, _): &(&PeerId, &Source)| !block.refused.contains(peer) && !block.asked.contains(peer);
             let able: Vec<_> = self.peers.iter().filter(could_be_asked).collect();
             // Of a block that is asked for already, only somebody who works is worth a second copy.
             let fit = able.iter().filter(|(peer, source)| {

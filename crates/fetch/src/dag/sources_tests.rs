@@ -94,7 +94,7 @@ fn what_a_silent_peer_was_asked_for_is_asked_of_another_as_well() {
 }
 
 #[test]
-fn who_fails_once_is_not_asked_again_and_its_blocks_go_to_others() {
+fn the_blocks_of_a_peer_that_fails_go_to_others() {
     let (now, mut sources) = (Instant::now(), Sources::new(STALL));
     let (broken, good) = (PeerId::random(), PeerId::random());
     sources.found(broken, now);
@@ -103,11 +103,32 @@ fn who_fails_once_is_not_asked_again_and_its_blocks_go_to_others() {
     assert_eq!(all(&mut sources, now).len(), 2);
     sources.refused(&cid(0), broken, &Refusal::Failed("reset".into()));
     sources.found(good, now);
-    sources.found(broken, now);
-    assert_eq!(asked(&all(&mut sources, now)), [(good, cid(0))]);
+    assert_eq!(asked(&all(&mut sources, now)), [(good, cid(0)), (good, cid(1))]);
+    // Its other wants fail too; nobody waits for them any more.
     sources.refused(&cid(1), broken, &Refusal::Failed("reset".into()));
-    assert_eq!(asked(&all(&mut sources, now)), [(good, cid(1))]);
-    assert!(!sources.peers.contains_key(&broken));
+    assert_eq!(all(&mut sources, now), []);
+    assert_eq!(sources.peers[&good].asked, 2);
+}
+
+#[test]
+fn a_peer_that_breaks_off_is_taken_up_again_when_it_is_found_again_but_not_for_ever() {
+    let (now, mut sources) = (Instant::now(), Sources::new(STALL));
+    let flapping = PeerId::random();
+    for number in 0..MAX_FAILURES as u8 {
+        sources.wanted(cid(number));
+        assert_eq!(all(&mut sources, now), [Step::Search(cid(number))]);
+        sources.found(flapping, now);
+        sources.search_over();
+        assert_eq!(asked(&all(&mut sources, now)), [(flapping, cid(number))]);
+        sources.refused(&cid(number), flapping, &Refusal::Failed("reset".into()));
+        assert!(matches!(sources.next(now), Some(Step::Lost { .. })), "it was searched once");
+        assert!(sources.forget(&cid(number)));
+    }
+    sources.wanted(cid(9));
+    assert_eq!(all(&mut sources, now), [Step::Search(cid(9))]);
+    sources.found(flapping, now);
+    sources.search_over();
+    assert!(matches!(sources.next(now), Some(Step::Lost { .. })));
 }
 
 #[test]
