@@ -184,3 +184,63 @@ fn area(
     };
     let _ = writeln!(svg, "<path d=\"M{forth}L{back}Z\" fill=\"{colour}\" fill-opacity=\"0.85\"/>");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LINK, PEERS, UPSTREAM, picture};
+    use crate::bench::{
+        Wanted,
+        admin::Sources,
+        options::Options,
+        outcome::{NodeRun, Run, Sample},
+        scenario::{Scenario, System},
+    };
+
+    const IMAGE: u64 = 1000;
+
+    fn run() -> Run {
+        let sample = |at: f64, part: u64| Sample {
+            at,
+            upstream: part,
+            received: vec![0, part],
+            sources: vec![Sources::default(), Sources { upstream: part / 4, peers: part - part / 4 }],
+        };
+        Run {
+            bytes: IMAGE,
+            bound: 1.0,
+            nodes: vec![NodeRun { node: 1, began: 0.0, over: 2.0, failed: None, died: false }],
+            upstream_sent: IMAGE,
+            upstream_blobs: IMAGE,
+            upstream_requests: 3,
+            cpu: [("shoal".to_owned(), 1.0), ("ctr".to_owned(), 2.0)].into(),
+            interrupts: 0.0,
+            busy: 0.5,
+            others: 0.0,
+            peak: 0,
+            samples: vec![sample(0.0, 0), sample(1.0, 400), sample(2.0, IMAGE)],
+            fault_at: None,
+        }
+    }
+
+    #[test]
+    fn a_picture_has_a_row_for_each_node_and_an_area_for_each_source() {
+        let plan = Scenario::Rollout.plan(&Options { nodes: 2, ..Options::default() });
+        let drawn = |system| picture(&plan, &Wanted { scenario: Scenario::Rollout, system, fault: None }, &run());
+        let areas = |svg: &str, colour: &str| svg.matches(&format!("fill=\"{colour}\" fill-opacity")).count();
+        let shoal = drawn(System::Shoal);
+        assert!(shoal.contains(">node 0<") && shoal.contains(">has it<"), "{shoal}");
+        assert!(shoal.contains(">node 1<") && shoal.contains(">2.00 s<") && shoal.contains(">1.00 copies<"), "{shoal}");
+        assert_eq!((areas(&shoal, UPSTREAM), areas(&shoal, PEERS)), (3, 2));
+        assert_eq!(areas(&drawn(System::Distribution), LINK), 2);
+        // Each element is closed, and nothing is a number that is none.
+        assert_eq!(shoal.matches("<text").count(), shoal.matches("</text>").count());
+        assert!(!shoal.contains("NaN") && !shoal.contains("inf"), "{shoal}");
+    }
+
+    #[test]
+    fn cpu_is_counted_for_what_a_runtime_was_given() {
+        assert_eq!(run().cpu_per_gb(|name| System::Shoal.consists_of(name)), 1.0 / (IMAGE as f64 / 1e9));
+        assert_eq!(run().cpu_per_gb(|_| true), 3.0 / (IMAGE as f64 / 1e9));
+        assert_eq!(run().cpu_per_gb(|name| System::Direct.consists_of(name)), 0.0);
+    }
+}

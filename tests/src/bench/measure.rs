@@ -108,3 +108,16 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn of_an_even_number_of_runs_the_worse_of_the_two_in_the_middle_counts() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 3.0);
+        // A run without a last node is worse than any.
+        assert_eq!(median(vec![f64::INFINITY, 1.0]), f64::INFINITY);
+    }
+}

@@ -25,6 +25,7 @@ pub(crate) struct Pull {
     pid: libc::pid_t,
     waiting: JoinHandle<io::Result<Ended>>,
     log: PathBuf,
+    killed: Option<Duration>,
 }
 
 /// How a pull ended.
@@ -52,7 +53,7 @@ impl Pull {
         let pid = libc::pid_t::try_from(child.id())?;
         // Waited for by wait4(2), which also tells what it cost, and by a thread, so that the end is timed to the millisecond.
         let waiting = std::thread::spawn(move || wait(pid));
-        Ok(Pull { began, pid, waiting, log })
+        Ok(Pull { began, pid, waiting, log, killed: None })
     }
 
     /// Whether it still runs.
@@ -62,7 +63,8 @@ impl Pull {
 
     /// Ends it.
     pub(crate) fn kill(&mut self) {
-        if self.is_under_way() {
+        if self.is_under_way() && self.killed.is_none() {
+            self.killed = Some(self.began.elapsed());
             // SAFETY: kill(2) reads two numbers. The thread that waits has not told of an end; should that come in
             // between, the id is free for some microseconds and nobody's.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
@@ -74,8 +76,11 @@ impl Pull {
         self.waiting.join().expect("waiting does not panic").context("waiting for ctr")
     }
 
-    /// The last that it printed.
+    /// The last that it printed, or that it was not let.
     pub(crate) fn last_words(&self) -> String {
+        if let Some(after) = self.killed {
+            return format!("killed after {:.1} s", after.as_secs_f64());
+        }
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let last = log.lines().rev().find(|line| line.starts_with("ctr: ")).unwrap_or("no word from ctr");
