@@ -20,7 +20,7 @@ use crate::{
 /// `shoal get`
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct GetArgs {
-    /// Digest of a blob, or CID of a blob or block
+    /// Digest of a blob, or CID of any file of the swarm
     name: String,
     /// File to write; standard output without it
     #[arg(short, long, value_name = "FILE")]
