@@ -65,6 +65,12 @@ pub(crate) fn picture(plan: &Plan, wanted: &Wanted, run: &Run) -> String {
             let above = share(&|sample| told(sample).upstream + told(sample).peers);
             area(&mut svg, node + 1, x, &below, None, UPSTREAM);
             area(&mut svg, node + 1, x, &above, Some(&below), PEERS);
+            // Leaves on their way; or what the runtime fetched itself after it had given up on the node.
+            let all = share(&|sample| {
+                let counted = told(sample).upstream + told(sample).peers;
+                counted.max(sample.received.get(node).copied().unwrap_or(0))
+            });
+            area(&mut svg, node + 1, x, &all, Some(&above), LINK);
         } else {
             let received = share(&|sample| sample.received.get(node).copied().unwrap_or(0));
             let colour = if wanted.system == System::Direct { UPSTREAM } else { LINK };
@@ -113,10 +119,10 @@ fn title(svg: &mut String, plan: &Plan, wanted: &Wanted, run: &Run) {
     let names: &[(&str, &str)] = match wanted.system {
         System::Direct => &[(UPSTREAM, "from upstream")],
         System::Distribution => &[(LINK, "from the cache")],
-        System::Shoal => &[(UPSTREAM, "from upstream"), (PEERS, "from peers")],
+        System::Shoal => &[(UPSTREAM, "from upstream"), (PEERS, "from peers"), (LINK, "on the link besides")],
     };
     for (index, (colour, name)) in names.iter().enumerate() {
-        let left = WIDTH - RIGHT - 110.0 * (names.len() - index) as f64;
+        let left = WIDTH - RIGHT - 125.0 * (names.len() - index) as f64;
         let _ = writeln!(
             svg,
             "<rect x=\"{left}\" y=\"10\" width=\"12\" height=\"12\" fill=\"{colour}\"/><text x=\"{}\" y=\"20\">{name}</text>",
@@ -230,7 +236,7 @@ mod tests {
         let shoal = drawn(System::Shoal);
         assert!(shoal.contains(">node 0<") && shoal.contains(">has it<"), "{shoal}");
         assert!(shoal.contains(">node 1<") && shoal.contains(">2.00 s<") && shoal.contains(">1.00 copies<"), "{shoal}");
-        assert_eq!((areas(&shoal, UPSTREAM), areas(&shoal, PEERS)), (3, 2));
+        assert_eq!((areas(&shoal, UPSTREAM), areas(&shoal, PEERS), areas(&shoal, LINK)), (3, 2, 2));
         assert_eq!(areas(&drawn(System::Distribution), LINK), 2);
         // Each element is closed, and nothing is a number that is none.
         assert_eq!(shoal.matches("<text").count(), shoal.matches("</text>").count());
