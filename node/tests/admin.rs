@@ -73,6 +73,10 @@ async fn a_node_tells_what_it_is_and_pulls_lists_and_gives_what_it_is_asked_for(
     assert_eq!(by_source.peers, 0);
 
     let held: Vec<HeldBlob> = node.client.get("/v1/blobs").await.unwrap();
+    let traces: Vec<shoal_fetch::Trace> = node.client.get("/v1/traces").await.unwrap();
+    let trace = traces.iter().find(|trace| trace.digest == registry.layer(0)).expect("it is told how the layer came");
+    assert_eq!((trace.size, trace.from_upstream, trace.outcome.as_str()), ((3 * MIB + 17) as u64, trace.size, "whole"));
+
     let layer = held.iter().find(|blob| blob.digest == registry.layer(0)).expect("the layer is held");
     assert_eq!(layer.size, 3 * MIB as u64 + 17);
     let by_digest = fetch(&node.client, &format!("/v1/blobs/{}", percent_encoded(&layer.digest.to_string()))).await;

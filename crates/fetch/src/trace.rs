@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shoal_content::Digest;
 
 /// Records of finished sessions kept.
@@ -76,7 +76,7 @@ pub(crate) fn add(counter: &AtomicU64, amount: u64) {
 }
 
 /// How one blob came to this node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trace {
     /// The blob.
     pub digest: Digest,

@@ -8,6 +8,7 @@
 //! | `GET /v1/blobs` | [`types::HeldBlob`]s |
 //! | `GET /v1/blobs/<digest or CID>?from=<registry/repository>` | the bytes |
 //! | `GET /v1/find?what=<digest or image>` | [`types::Found`] for each blob |
+//! | `GET /v1/traces` | [`shoal_fetch::Trace`]s: how each blob came to this node, newest first |
 //! | `POST /v1/pull` with [`types::PullRequest`] | a line of JSON for each [`types::PullEvent`] |
 //!
 //! Errors are `{"error": "…"}` with a fitting status.

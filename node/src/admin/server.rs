@@ -20,7 +20,7 @@ use axum::{
 use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use shoal_content::{Cid, Digest, Image, Origin, dag::Span};
-use shoal_fetch::Pulls;
+use shoal_fetch::{Pulls, Trace};
 use shoal_store::{Blob, Store};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -79,6 +79,7 @@ pub(crate) async fn serve(listener: UnixListener, node: Arc<Node>, stop: Cancell
         .route("/v1/blobs", get(blobs))
         .route("/v1/blobs/{name}", get(blob))
         .route("/v1/find", get(find_holders))
+        .route("/v1/traces", get(traces))
         .route("/v1/pull", post(pull_image))
         .fallback(|| async { Refused::not_found("there is no such request: are the two programs of one version?") })
         .with_state(node);
@@ -127,6 +128,13 @@ async fn ask<T: Send + 'static>(
 ) -> Answer<T> {
     let answer = node.blocking(question).await;
     answer.ok_or_else(|| Refused::failed("the store failed: see the node's log"))?.map_err(Refused::failed)
+}
+
+/// Sessions under way, then those that are over, newest first.
+async fn traces(State(node): State<Arc<Node>>) -> Json<Vec<Trace>> {
+    let mut traces = node.fetch.sessions();
+    traces.extend(node.fetch.traces());
+    Json(traces)
 }
 
 async fn status(State(node): State<Arc<Node>>) -> Answer<Json<Status>> {

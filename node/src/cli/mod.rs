@@ -41,6 +41,8 @@ enum Command {
     Peers(PeersArgs),
     /// Show who in the swarm has a blob, or each blob of an image
     Find(FindArgs),
+    /// Show how blobs came to the node: from where, when, and what was waited for
+    Trace(TraceArgs),
     /// List the blobs that the node holds
     Ls(LsArgs),
     /// Write out a blob, by digest or CID
@@ -82,6 +84,14 @@ struct PeersArgs {
 struct LsArgs {
     #[command(flatten)]
     remote: Remote,
+}
+
+#[derive(Debug, clap::Args)]
+struct TraceArgs {
+    #[command(flatten)]
+    remote: Remote,
+    /// A digest, or a repository or part of its name; all without it
+    what: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -143,6 +153,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status(args) => runtime()?.block_on(remote::status(&args.remote)),
         Command::Peers(args) => runtime()?.block_on(remote::peers(&args.remote)),
         Command::Find(args) => runtime()?.block_on(remote::find(&args.remote, &args.what)),
+        Command::Trace(args) => runtime()?.block_on(remote::trace(&args.remote, args.what.as_deref())),
         Command::Ls(args) => runtime()?.block_on(remote::ls(&args.remote)),
         Command::Get(args) => runtime()?.block_on(get::get(&args)),
         Command::Pull(args) => runtime()?.block_on(pull::pull(&args)),

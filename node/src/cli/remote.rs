@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use shoal_fetch::Trace;
+
 use crate::{
     admin::{
         Client,
@@ -71,6 +73,33 @@ pub(crate) async fn status(remote: &Remote) -> anyhow::Result<()> {
     ))?;
     for avoided in &status.avoided {
         out.line(format!("avoided    {}: {}", avoided.peer_id, avoided.reason))?;
+    }
+    Ok(())
+}
+
+/// How blobs came to the node, newest first.
+pub(crate) async fn trace(remote: &Remote, what: Option<&str>) -> anyhow::Result<()> {
+    let mut traces: Vec<Trace> = remote.client()?.get("/v1/traces").await?;
+    if let Some(what) = what {
+        traces.retain(|trace| trace.digest.to_string().starts_with(what) || trace.origin.contains(what));
+    }
+    let mut out = Output::stdout();
+    if remote.json {
+        return Ok(out.json(&traces)?);
+    }
+    for trace in &traces {
+        out.line(format!("{}  {}", trace.digest, trace.origin))?;
+        out.line(format!("  {} in {}: {}", output::bytes(trace.size), output::time(trace.took_ms), trace.outcome))?;
+        out.line(format!("  {:>12} from upstream", output::bytes(trace.from_upstream)))?;
+        if trace.resumed > 0 {
+            out.line(format!("  {:>12} from an earlier attempt", output::bytes(trace.resumed)))?;
+        }
+        for (peer, bytes) in &trace.from_peers {
+            out.line(format!("  {:>12} from {peer}", output::bytes(*bytes)))?;
+        }
+        for (at, event) in &trace.events {
+            out.line(format!("  {at:>9} ms  {event}"))?;
+        }
     }
     Ok(())
 }
