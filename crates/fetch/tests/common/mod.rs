@@ -49,7 +49,10 @@ impl Blocks for Mask {
         let lie = self.lie.lock().unwrap().clone();
         match lie {
             Some(Lie::Block(of, bytes)) if of == *cid => return Ok(Some(bytes)),
-            #[allow(clippy::disallowed_methods, reason = "held up as by a slow disk; nothing waits for this but the askers")]
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "held up as by a slow disk; nothing waits for this but the askers"
+            )]
             Some(Lie::Silent(time)) => std::thread::sleep(time),
             _ => {}
         }
