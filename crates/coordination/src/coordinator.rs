@@ -1,10 +1,6 @@
 //! The coordinator of one blob.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use shoal_content::{LeafHash, LeafSet, Outline, leaf::leaf_count};
 
@@ -66,12 +62,18 @@ struct Member<P> {
     slots: u32,
     upstream: bool,
     upstream_avoided_until: Duration,
-    refused: BTreeSet<(u64, P)>,
+    /// Leaves that sources did not give, and until when each is not asked for that leaf again.
+    refused: BTreeMap<(u64, P), Duration>,
+    /// How often each leaf was granted in vain.
+    in_vain: BTreeMap<u64, u32>,
     /// The request that is open, since when, and whether it must be answered at once.
     open: Option<(u64, Duration, bool)>,
     restate: bool,
     heard: Duration,
 }
+
+/// Grants of one leaf that may be in vain before it counts as lost where upstream cannot be read.
+const MAX_IN_VAIN: u32 = 3;
 
 /// Searches for holders beside the first, when somebody lacks what nobody has.
 const SEARCHES_AGAIN: u32 = 2;
@@ -205,7 +207,8 @@ impl<P: Copy + Ord> Coordinator<P> {
             slots: 0,
             upstream: true,
             upstream_avoided_until: Duration::ZERO,
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            in_vain: BTreeMap::new(),
             open: None,
             restate: false,
             heard: now,
@@ -384,10 +387,13 @@ impl<P: Copy + Ord> Coordinator<P> {
             }
             Source::Peer(source) => {
                 self.release(peer, leaf);
-                if let Some(member) = self.member_mut(peer)
-                    && member.refused.len() < MAX_REFUSED
-                {
-                    member.refused.insert((leaf, source));
+                let until = now + self.limits.avoid;
+                if let Some(member) = self.member_mut(peer) {
+                    member.refused.retain(|_, until| *until > now);
+                    *member.in_vain.entry(leaf).or_default() += 1;
+                    if member.refused.len() < MAX_REFUSED {
+                        member.refused.insert((leaf, source), until);
+                    }
                 }
                 if why == Failure::Wrong {
                     self.dispute(leaf);
@@ -477,8 +483,17 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
     }
 
-    fn has_live_holder(&self, now: Duration) -> bool {
-        self.parties.values().any(|party| party.whole && party.avoided_until <= now)
+    /// Whether somebody can give a member a leaf: has it, is not passed over, and has not failed to give it of late.
+    fn has_source(&self, peer: P, member: &Member<P>, leaf: u64, now: Duration) -> bool {
+        let Some(at) = self.leaf(leaf) else { return false };
+        if at.known.is_none() {
+            return false;
+        }
+        self.parties.iter().any(|(source, party)| {
+            let has_it = party.whole || (at.copies > 0 && party.have.contains(leaf));
+            let has_failed = member.refused.get(&(leaf, *source)).is_some_and(|until| *until > now);
+            has_it && *source != peer && party.avoided_until <= now && !has_failed
+        })
     }
 
     /// A member that reads a long run alone shares it when others have come.
@@ -572,14 +587,11 @@ impl<P: Copy + Ord> Coordinator<P> {
         if others_may_read || member.reading.is_some() || !member.grants.is_empty() {
             return false;
         }
-        let has_source = |leaf: u64| {
-            self.parties.iter().any(|(source, party)| {
-                *source != peer
-                    && (party.whole || party.have.contains(leaf))
-                    && !member.refused.contains(&(leaf, *source))
-            })
+        let is_lost = |leaf: u64| {
+            let in_vain = member.in_vain.get(&leaf).copied().unwrap_or(0);
+            in_vain >= MAX_IN_VAIN || !self.has_source(peer, member, leaf, Duration::MAX)
         };
-        member.wanted.clone().any(|leaf| !party.have.contains(leaf) && !has_source(leaf))
+        member.wanted.clone().any(|leaf| !party.have.contains(leaf) && is_lost(leaf))
     }
 
     /// A run of leaves for a member to read from upstream, where it is its turn.
@@ -591,10 +603,10 @@ impl<P: Copy + Ord> Coordinator<P> {
             return None;
         }
         let party = self.parties.get(&peer)?;
-        let has_holder = self.has_live_holder(now);
-        let needs_upstream =
-            |at: &Leaf<P>| at.copies == 0 && at.reader.is_none() && !(has_holder && at.known.is_some());
-        let is_free = |leaf: u64| !party.have.contains(leaf) && self.leaf(leaf).is_some_and(needs_upstream);
+        let is_free = |leaf: u64| {
+            let is_unread = self.leaf(leaf).is_some_and(|at| at.reader.is_none());
+            is_unread && !party.have.contains(leaf) && !self.has_source(peer, member, leaf, now)
+        };
         let first = member.wanted.clone().find(|leaf| is_free(*leaf))?;
         let longest = if self.members() == 1 { member.wanted.end } else { first + self.limits.lease };
         let end = (first..longest.min(member.wanted.end)).take_while(|leaf| is_free(*leaf)).last()? + 1;
@@ -645,7 +657,8 @@ impl<P: Copy + Ord> Coordinator<P> {
                 continue;
             }
             let source = sources.iter().find(|(source, party)| {
-                (party.whole || party.have.contains(leaf)) && !member.refused.contains(&(leaf, *source))
+                (party.whole || party.have.contains(leaf))
+                    && member.refused.get(&(leaf, *source)).is_none_or(|until| *until <= now)
             });
             if let Some((source, _)) = source {
                 best = Some((rarity, leaf, *source));

@@ -23,15 +23,18 @@ pub(super) async fn locate(session: &Session, env: &Env, began: Instant) -> Resu
     let mut search = Search::begin(&env.swarm, session.digest, None);
     let budget = tokio::time::sleep(env.config.limits.budget.saturating_sub(began.elapsed()));
     tokio::pin!(budget);
-    let mut opening: Option<BoxFuture<'_, Result<_, shoal_upstream::Error>>> = None;
+    // A body that is opened to learn the size is what a node that is alone goes on to read; where there are others, most of it
+    // is read by them, and a body that is dropped has cost upstream what was under way.
+    let is_alone = env.swarm.nearest(&session.digest, 2).await.is_ok_and(|nearest| nearest.len() < 2);
+    let mut asking: Option<BoxFuture<'_, Result<Located, shoal_upstream::Error>>> = None;
     let mut refusal: Option<shoal_upstream::Error> = None;
     let mut ask_upstream = false;
     loop {
         if session.close_if_unread() {
             return Ok(None);
         }
-        if ask_upstream && opening.is_none() && refusal.is_none() {
-            opening = Some(env.upstream.blob(&session.origin, &session.digest, 0).boxed());
+        if ask_upstream && asking.is_none() && refusal.is_none() {
+            asking = Some(ask(session, env, is_alone).boxed());
         }
         if search.is_over()
             && let Some(refusal) = refusal
@@ -44,19 +47,10 @@ pub(super) async fn locate(session: &Session, env: &Env, began: Instant) -> Resu
                 Found::Useless(..) => {}
                 Found::Over => ask_upstream = true,
             },
-            opened = async { match opening.as_mut() { Some(opening) => opening.await, None => std::future::pending().await } } => {
-                opening = None;
-                match opened {
-                    Ok(blob) => match blob.size() {
-                        Some(size) => {
-                            let upstream = Some((blob.offset(), chunks(blob)));
-                            return Ok(Some(Located { size, upstream }));
-                        }
-                        None => match env.upstream.blob_size(&session.origin, &session.digest).await {
-                            Ok(size) => return Ok(Some(Located { size, upstream: None })),
-                            Err(error) => refusal = Some(error),
-                        },
-                    },
+            answer = async { match asking.as_mut() { Some(asking) => asking.await, None => std::future::pending().await } } => {
+                asking = None;
+                match answer {
+                    Ok(located) => return Ok(Some(located)),
                     Err(error) => refusal = Some(error),
                 }
             }
@@ -64,4 +58,16 @@ pub(super) async fn locate(session: &Session, env: &Env, began: Instant) -> Resu
             () = session.demand.notified() => {}
         }
     }
+}
+
+/// Upstream's word on the size, with the body where it is going to be read.
+async fn ask(session: &Session, env: &Env, with_body: bool) -> Result<Located, shoal_upstream::Error> {
+    if with_body {
+        let blob = env.upstream.blob(&session.origin, &session.digest, 0).await?;
+        if let Some(size) = blob.size() {
+            return Ok(Located { size, upstream: Some((blob.offset(), chunks(blob))) });
+        }
+    }
+    let size = env.upstream.blob_size(&session.origin, &session.digest).await?;
+    Ok(Located { size, upstream: None })
 }

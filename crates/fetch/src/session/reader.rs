@@ -95,8 +95,10 @@ impl Reader {
             let end = leaf_range(size, leaf).end.min(range.end);
             let digest = self.session.digest;
             let read = tokio::task::spawn_blocking(move || source.read(position, end)).await;
-            return match read {
+            break match read {
                 Ok(Ok(bytes)) => Ok(Step::Bytes(bytes)),
+                // It turned out to be doubtful at that very moment: it comes anew.
+                Ok(Err(shoal_store::Error::NotWritten { .. })) => continue,
                 Ok(Err(error)) => Err(local(format!("reading blob {digest}"), &error)),
                 Err(error) => Err(local(format!("reading blob {digest}"), &error)),
             };

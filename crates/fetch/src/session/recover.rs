@@ -168,13 +168,14 @@ impl Driver<'_> {
     async fn forget(&mut self, leaf: u64) -> Result<(), Error> {
         let (partial, digest) = (self.partial.clone(), self.session.digest);
         let hash = partial.outline().leaf(leaf);
+        // Readers are told first: from now on they wait for it.
+        self.session.doubted(leaf, hash);
         tokio::task::spawn_blocking(move || partial.forget_leaf(leaf))
             .await
             .map_err(|error| local(format!("forgetting leaf {leaf} of blob {digest}"), &error))?
             .map_err(|error| local(format!("forgetting leaf {leaf} of blob {digest}"), &error))?;
         self.env.shown.live.remove(hash);
         self.member.forget(leaf);
-        self.session.doubted(leaf, hash);
         Ok(())
     }
 
