@@ -222,6 +222,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
         // The first request is answered at once: the member waits for it no longer than its budget.
         member.open = Some((ask.sequence, now, is_new));
+        let has_told_all = ask.full.is_some();
         match ask.full {
             Some(full) => self.restated(peer, &full, now),
             None if is_new => {
@@ -231,6 +232,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             }
             None => {}
         }
+        let has_told = !ask.landed.is_empty();
         for (leaf, hash) in ask.landed {
             self.landed(peer, leaf, hash, now);
         }
@@ -245,9 +247,14 @@ impl<P: Copy + Ord> Coordinator<P> {
             return replies;
         }
         if self.party(peer).have.is_full() {
-            replies.push((peer, Reply::empty(ask.sequence, Some(size))));
-            self.drop_member(peer);
-            self.party(peer).whole = true;
+            if has_told || has_told_all {
+                replies.push((peer, Reply::empty(ask.sequence, Some(size))));
+                self.drop_member(peer);
+                self.party(peer).whole = true;
+            } else if let Some(member) = self.member_mut(peer) {
+                // It asks for what it is thought to have: an earlier session of it had that.
+                member.restate = true;
+            }
         }
         self.divide();
         replies.extend(self.serve(now));
@@ -318,6 +325,17 @@ impl<P: Copy + Ord> Coordinator<P> {
             self.release(peer, leaf);
         }
         self.stop_reading(peer);
+        // What an earlier session had may be gone.
+        let stated = full.set(self.leaves.len() as u64);
+        let party = self.party(peer);
+        party.whole &= stated.is_full();
+        let lost: Vec<u64> = party.have.iter().filter(|leaf| !stated.contains(*leaf)).collect();
+        for leaf in lost {
+            self.party(peer).have.remove(leaf);
+            if let Some(at) = self.leaf_mut(leaf) {
+                at.copies = at.copies.saturating_sub(1);
+            }
+        }
         for (leaf, hash) in &full.leaves {
             self.landed(peer, *leaf, *hash, now);
         }
