@@ -450,8 +450,11 @@ impl<P: Copy + Ord> Coordinator<P> {
     }
 
     fn stop_reading(&mut self, peer: P) {
-        let Some((range, _)) = self.member_mut(peer).and_then(|member| member.reading.take()) else { return };
-        self.unread(peer, range);
+        if let Some(member) = self.member_mut(peer) {
+            member.reading = None;
+        }
+        // Leaves land out of order: some before the end of what it was reading may be on their way still.
+        self.unread(peer, 0..self.leaves.len() as u64);
     }
 
     fn unread(&mut self, peer: P, range: Range<u64>) {
@@ -481,6 +484,14 @@ impl<P: Copy + Ord> Coordinator<P> {
     fn take_back_late(&mut self, now: Duration) {
         let late_peer = self.usual_peer.late(&self.limits) * 2;
         let late_upstream = self.usual_upstream.late(&self.limits);
+        for at in 0..self.leaves.len() {
+            if let Some(reader) = self.leaves[at].reader
+                && self.member(reader).is_none()
+            {
+                self.leaves[at].reader = None;
+                self.leaves[at].in_flight = self.leaves[at].in_flight.saturating_sub(1);
+            }
+        }
         let peers: Vec<P> = self.parties.keys().copied().collect();
         for peer in peers {
             let Some(member) = self.member(peer) else { continue };

@@ -182,18 +182,16 @@ impl<P: Copy + Ord> Member<P> {
         if let Source::Peer(peer) = from {
             self.progress.insert(peer, now);
         }
-        if let Some(range) = &mut self.reading
-            && from == Source::Upstream
-            && range.start == leaf
-        {
-            range.start += 1;
-            if range.is_empty() {
-                self.reading = None;
-            }
-        }
         self.outline.set(leaf, hash);
         if self.have.insert(leaf) {
             self.landed.push((leaf, hash));
+        }
+        if let Some(range) = &mut self.reading {
+            // Leaves may land out of order.
+            range.start = self.have.first_missing(range.start).unwrap_or(range.end).min(range.end);
+            if range.is_empty() {
+                self.reading = None;
+            }
         }
         needless
     }

@@ -61,6 +61,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a coordinator may keep a request beyond what it is allowed to.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long nothing may be under way here before the coordinator is told everything anew: what it knows of this node may be wrong.
+const RESTATE: Duration = Duration::from_secs(3);
+
 /// Troubles that an error may list.
 const MAX_TROUBLES: usize = 6;
 
@@ -113,6 +116,8 @@ pub(super) struct Driver<'a> {
     read: ReadState,
     opened: Option<(u64, Chunks)>,
     barren_reads: u32,
+    /// When a leaf landed last, or the coordinator was told everything because none did.
+    progress_at: Instant,
     pub(super) upstream_error: Option<shoal_upstream::Error>,
     troubles: Vec<String>,
 }
@@ -168,6 +173,7 @@ impl<'a> Driver<'a> {
             read: ReadState::None,
             opened: located.upstream,
             barren_reads: 0,
+            progress_at: Instant::now(),
             upstream_error: None,
             troubles: Vec::new(),
         }
@@ -275,19 +281,33 @@ impl<'a> Driver<'a> {
             return;
         }
         let Some(ask) = self.member.ask() else { return };
-        let (env, digest, term) = (self.env.clone(), self.session.digest, self.term);
-        let answer = match self.coordinator {
-            Coordinator::Itself => ask_itself(env, digest, ask).boxed(),
+        let term = self.term;
+        let answer = self.send(ask);
+        self.answers.push(async move { (term, answer.await) }.boxed());
+    }
+
+    /// Sends a request. It is on its way when this returns, whether its answer is waited for or not.
+    fn send(&self, ask: Ask<PeerId>) -> BoxFuture<'static, Result<Reply<PeerId>, String>> {
+        let (env, digest) = (self.env.clone(), self.session.digest);
+        match self.coordinator {
+            Coordinator::Itself => {
+                let answer = env.shown.coordinators.ask(env.swarm.local_peer(), digest, ask);
+                async move {
+                    let answer = answer.ok_or("it coordinates too many blobs")?;
+                    answer.await.map_err(|_| "it has stopped".to_owned())
+                }
+                .boxed()
+            }
             Coordinator::Peer(peer) => {
                 let limit = match (self.has_answered, self.was_alone) {
                     (true, _) => env.config.limits.hold + GRACE,
                     (false, true) => PATIENCE,
                     (false, false) => env.config.limits.budget,
                 };
-                ask_peer(env, peer, digest, ask, limit).boxed()
+                let answer = tokio::spawn(ask_peer(env, peer, digest, ask, limit));
+                async move { answer.await.map_err(|error| error.to_string())? }.boxed()
             }
-        };
-        self.answers.push(async move { (term, answer.await) }.boxed());
+        }
     }
 
     fn answered(&mut self, answer: Result<Reply<PeerId>, String>) -> Result<(), Error> {
@@ -320,19 +340,19 @@ impl<'a> Driver<'a> {
 
     /// Tells the coordinator that this node has all, or has given up. Nothing is waited for.
     fn tell_last(&mut self) {
-        let Some(ask) = self.member.ask() else { return };
-        let (env, digest) = (self.env.clone(), self.session.digest);
-        match self.coordinator {
-            Coordinator::Itself => drop(env.shown.coordinators.ask(env.swarm.local_peer(), digest, ask)),
-            Coordinator::Peer(peer) => {
-                drop(tokio::spawn(async move { ask_peer(env, peer, digest, ask, GRACE).await }));
-            }
+        if let Some(ask) = self.member.ask() {
+            drop(self.send(ask));
         }
     }
 
     async fn time_passed(&mut self) {
         for action in self.member.tick(self.began.elapsed()) {
             self.act(action);
+        }
+        if !self.member.is_busy() && !self.member.wanted().is_empty() && self.progress_at.elapsed() > RESTATE {
+            self.note("nothing is under way: the coordinator is told everything anew".to_owned());
+            self.progress_at = Instant::now();
+            self.ask_from_now_on(self.coordinator);
         }
         if self.itself_since.is_some_and(|since| since.elapsed() >= self.ask_again) {
             self.itself_since = Some(Instant::now());
@@ -512,6 +532,7 @@ impl<'a> Driver<'a> {
                 return Err(Error::Local { what, reason: reason.into() });
             }
         }
+        self.progress_at = Instant::now();
         if source == Source::Upstream {
             self.barren_reads = 0;
             self.witnesses.remove(&leaf);
@@ -591,11 +612,6 @@ impl<'a> Driver<'a> {
             None => Error::Unavailable { what, reason: peers },
         }
     }
-}
-
-async fn ask_itself(env: Arc<Env>, digest: shoal_content::Digest, ask: Ask<PeerId>) -> Result<Reply<PeerId>, String> {
-    let answer = env.shown.coordinators.ask(env.swarm.local_peer(), digest, ask);
-    answer.ok_or("it coordinates too many blobs")?.await.map_err(|_| "it has stopped".to_owned())
 }
 
 async fn ask_peer(
