@@ -8,6 +8,7 @@
 //! 3. again, from disk;
 //! 4. the registry is stopped, and a node that has nothing joins and pulls.
 
+mod fetched;
 mod image;
 mod nodes;
 mod pull;
@@ -16,7 +17,7 @@ mod report;
 
 use std::{io::Write as _, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 
 use crate::{admin::types::BytesBySource, output::Output};
@@ -34,7 +35,7 @@ pub struct Args {
     /// Compressed size of the image that is made of this machine's files, in MB
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub size: u64,
-    /// Pull this image instead: oci:DIR
+    /// Pull this image instead: oci:DIR, or a name such as docker.io/library/python:3.13
     #[arg(long)]
     pub image: Option<String>,
     /// Rate of the registry's link in Mbit/s; 0: unlimited
@@ -60,7 +61,10 @@ pub async fn run(args: Args) -> Result<()> {
         }
         Some(name) => match name.strip_prefix("oci:") {
             Some(layout) => Image::open(&PathBuf::from(layout))?,
-            None => bail!("--image {name}: only oci:DIR is understood"),
+            None => {
+                narrate(format!("fetching {name} …"))?;
+                fetched::image(name, &folder.path().join("image")).await?
+            }
         },
     };
     let image_bytes = image.size();
