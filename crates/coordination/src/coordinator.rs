@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use shoal_content::{LeafHash, LeafSet, Outline, leaf::leaf_count};
+use shoal_content::{LeafHash, LeafSet, Outline, leaf::leaf_count, outline::MAX_BLOB_SIZE};
 
 use crate::{
     limits::Limits,
@@ -97,8 +97,11 @@ impl Usual {
 }
 
 impl<P: Copy + Ord> Coordinator<P> {
-    /// The coordinator of a blob of `size` bytes that nobody has asked for yet.
+    /// The coordinator of a blob of `size` bytes that nobody has asked for yet; `None` when it is larger than any blob may be.
     pub fn new(size: u64, limits: Limits, now: Duration) -> Option<Self> {
+        if size > MAX_BLOB_SIZE {
+            return None;
+        }
         let count = usize::try_from(leaf_count(size)).ok()?;
         Some(Self {
             limits,
@@ -404,6 +407,14 @@ impl<P: Copy + Ord> Coordinator<P> {
                 }
             }
             Source::Peer(source) => {
+                // A member's word counts only on what it was granted: it cannot speak ill of leaves and sources at will.
+                let was_granted = self
+                    .member(peer)
+                    .and_then(|member| member.grants.get(&leaf))
+                    .is_some_and(|(from, _)| *from == source);
+                if !was_granted {
+                    return;
+                }
                 self.release(peer, leaf);
                 let until = now + self.limits.avoid;
                 if let Some(member) = self.member_mut(peer) {

@@ -378,3 +378,25 @@ fn every_live_node_finishes_whoever_dies_and_whenever() {
         assert!(!outcome.failed, "seed {seed}: {:?}", outcome.finished);
     }
 }
+
+#[test]
+fn what_a_peer_says_allocates_nothing_and_disputes_nothing_that_it_was_not_granted() {
+    let limits = Limits::default();
+    assert!(Coordinator::<u32>::new(u64::MAX, limits.clone(), Duration::ZERO).is_none());
+    let size = 4 * LEAF_SIZE;
+    let outline = Outline::complete(size, &(0..4).map(hash).collect::<Vec<_>>()).unwrap();
+    let mut coordinator = Coordinator::<u32>::new(size, limits, Duration::ZERO).unwrap();
+    coordinator.holder(9, &outline, Duration::ZERO);
+    coordinator.search_over(Duration::ZERO);
+    let mut liar = Member::new(Outline::growing(size).unwrap(), Limits::default());
+    liar.want(0..4);
+    let mut ask = liar.ask().unwrap();
+    ask.slots = 0;
+    ask.failed = (0..1000).map(|leaf| (leaf, Source::Peer(9), Failure::Wrong)).collect();
+    coordinator.ask(1, ask, Duration::ZERO);
+    let mut honest = Member::new(Outline::growing(size).unwrap(), Limits::default());
+    honest.want(0..4);
+    let replies = coordinator.ask(2, honest.ask().unwrap(), Duration::ZERO);
+    let granted: usize = replies.iter().filter(|(to, _)| *to == 2).map(|(_, reply)| reply.grants.len()).sum();
+    assert_eq!(granted, 4, "the holder is as good as before");
+}

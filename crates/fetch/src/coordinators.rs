@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shoal_content::{Algorithm, Digest};
+use shoal_content::{Algorithm, Digest, leaf::leaf_count};
 use shoal_coordination::{Ask, Coordinator, Limits, Reply};
 use shoal_store::Store;
 use shoal_swarm::{PeerId, Swarm};
@@ -22,6 +22,9 @@ use crate::{
 
 /// Blobs coordinated at once.
 const MAX_TASKS: usize = 1024;
+
+/// Leaves of all blobs coordinated at once, some hundred bytes each: a peer names a blob's size before anybody has seen the blob.
+const MAX_LEAVES: u64 = 1 << 20;
 
 /// Requests that wait for one task. Each member has two at the most.
 const QUEUE: usize = 1024;
@@ -117,10 +120,13 @@ impl Coordinators {
                 Err(mpsc::error::TrySendError::Closed(returned)) => request = returned,
             }
         }
-        if tasks.len() >= MAX_TASKS {
+        let leaves = |tasks: &HashMap<(Digest, u64), mpsc::Sender<Request>>| {
+            tasks.keys().fold(leaf_count(size), |sum, (_, size)| sum.saturating_add(leaf_count(*size)))
+        };
+        if tasks.len() >= MAX_TASKS || leaves(&tasks) > MAX_LEAVES {
             tasks.retain(|_, task| !task.is_closed());
-            if tasks.len() >= MAX_TASKS {
-                tracing::warn!(%digest, "this node coordinates {MAX_TASKS} blobs: a member goes on by itself");
+            if tasks.len() >= MAX_TASKS || leaves(&tasks) > MAX_LEAVES {
+                tracing::warn!(%digest, blobs = tasks.len(), "this node coordinates as much as it may: a member goes on by itself");
                 return None;
             }
         }

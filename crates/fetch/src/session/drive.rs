@@ -183,6 +183,9 @@ impl<'a> Driver<'a> {
         let outcome = self.work().await;
         // What is being written belongs to the partial blob, which the next session opens.
         while self.writes.next().await.is_some() {}
+        // A blob that is whole is shown by the store; of one that is given up nothing is shown.
+        let outline = self.partial.outline();
+        self.env.shown.live.remove((0..leaf_count(self.size)).filter_map(|leaf| outline.leaf(leaf)));
         if !self.member.is_complete() {
             self.member.want(0..0);
             self.tell_last();
@@ -569,11 +572,7 @@ impl<'a> Driver<'a> {
     pub(super) async fn try_commit(&mut self) -> Result<Option<Blob>, Error> {
         let (partial, digest) = (self.partial.clone(), self.session.digest);
         match tokio::task::spawn_blocking(move || partial.commit()).await {
-            Ok(Ok(blob)) => {
-                let outline = self.partial.outline();
-                self.env.shown.live.remove((0..leaf_count(self.size)).filter_map(|leaf| outline.leaf(leaf)));
-                Ok(Some(blob))
-            }
+            Ok(Ok(blob)) => Ok(Some(blob)),
             Ok(Err(shoal_store::Error::DigestMismatch { .. })) => Ok(None),
             Ok(Err(error)) => Err(local(format!("committing blob {digest}"), &error)),
             Err(error) => Err(local(format!("committing blob {digest}"), &error)),
