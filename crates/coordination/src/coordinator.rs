@@ -7,6 +7,7 @@ use shoal_content::{LeafHash, LeafSet, Outline, leaf::leaf_count, outline::MAX_B
 use crate::{
     limits::Limits,
     message::{Ask, Failure, Full, Grant, Reply, Source},
+    pace::{self, Pace},
 };
 
 /// Hands out the leaves of one blob. Times are durations since some moment of the caller's.
@@ -50,6 +51,9 @@ struct Party<P> {
     /// Leaves that it has been told to send so far.
     sent: u64,
     avoided_until: Duration,
+    /// How long its leaves take to whoever gets them, and when it last gave one.
+    giving: Pace,
+    gave_at: Duration,
 }
 
 #[derive(Debug)]
@@ -59,6 +63,11 @@ struct Member<P> {
     reading: Option<(Range<u64>, Duration)>,
     cut: Option<u64>,
     wanted: Range<u64>,
+    /// Since when the first of them is what its reader waits for.
+    waits_since: Duration,
+    /// How long leaves take to it, and since when it has something under way of which nothing has landed.
+    taking: Pace,
+    busy_since: Option<Duration>,
     slots: u32,
     upstream: bool,
     upstream_avoided_until: Duration,
@@ -93,6 +102,35 @@ impl Usual {
     /// The time after which something is late.
     fn late(&self, limits: &Limits) -> Duration {
         self.0.map_or(limits.first, |usual| usual * limits.patience).max(limits.stall)
+    }
+}
+
+impl<P> Party<P> {
+    /// Whether leaves come from it far more slowly than is usual.
+    fn is_slow(&self, usual: Option<Duration>) -> bool {
+        self.giving.get().is_some_and(|own| pace::is_slow(own, usual))
+    }
+}
+
+impl<P> Member<P> {
+    /// Whether leaves come to it far more slowly than is usual.
+    fn is_slow(&self, usual: Option<Duration>, now: Duration) -> bool {
+        // Of one to which nothing has come yet, so much is known: a leaf takes longer than the time since.
+        let own = self
+            .taking
+            .get()
+            .or_else(|| self.busy_since.map(|since| now.saturating_sub(since) / self.under_way().max(1)));
+        own.is_some_and(|own| pace::is_slow(own, usual))
+    }
+
+    /// Leaves under way to it.
+    fn under_way(&self) -> u32 {
+        u32::try_from(self.grants.len()).unwrap_or(u32::MAX).saturating_add(u32::from(self.reading.is_some()))
+    }
+
+    /// Something is under way to it.
+    fn busy(&mut self, now: Duration) {
+        self.busy_since.get_or_insert(now);
     }
 }
 
@@ -207,6 +245,9 @@ impl<P: Copy + Ord> Coordinator<P> {
             reading: None,
             cut: None,
             wanted: 0..0,
+            waits_since: now,
+            taking: Pace::default(),
+            busy_since: None,
             slots: 0,
             upstream: true,
             upstream_avoided_until: Duration::ZERO,
@@ -217,6 +258,9 @@ impl<P: Copy + Ord> Coordinator<P> {
             heard: now,
         });
         member.heard = now;
+        if member.wanted.start != wanted.start {
+            member.waits_since = now;
+        }
         member.wanted = wanted;
         member.slots = ask.slots;
         member.upstream = ask.upstream;
@@ -302,6 +346,8 @@ impl<P: Copy + Ord> Coordinator<P> {
             uploads: 0,
             sent: 0,
             avoided_until: Duration::ZERO,
+            giving: Pace::default(),
+            gave_at: Duration::ZERO,
         })
     }
 
@@ -367,8 +413,16 @@ impl<P: Copy + Ord> Coordinator<P> {
             at.known = Some((hash, peer));
         }
         let was_reader = at.reader == Some(peer);
-        if let Some(since) = self.release(peer, leaf) {
-            self.usual_peer.learn(now.saturating_sub(since));
+        let at_once = self.member(peer).map_or(0, |member| member.under_way());
+        if let Some((from, since)) = self.release(peer, leaf) {
+            let took = now.saturating_sub(since);
+            self.usual_peer.learn(took);
+            if let Some(source) = self.parties.get_mut(&from) {
+                // It was one of its uploads until a moment ago.
+                source.giving.learn(took, source.uploads + 1);
+                source.gave_at = now;
+            }
+            self.took(peer, took, at_once, now);
         }
         let mut upstream_took = None;
         if was_reader {
@@ -389,11 +443,20 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
         if let Some(took) = upstream_took {
             self.usual_upstream.learn(took);
+            self.took(peer, took, at_once, now);
         }
         if self.party(peer).have.insert(leaf)
             && let Some(at) = self.leaf_mut(leaf)
         {
             at.copies += 1;
+        }
+    }
+
+    /// A leaf has come to a member.
+    fn took(&mut self, peer: P, took: Duration, at_once: u32, now: Duration) {
+        if let Some(member) = self.member_mut(peer) {
+            member.taking.learn(took, at_once);
+            member.busy_since = (!member.grants.is_empty() || member.reading.is_some()).then_some(now);
         }
     }
 
@@ -408,13 +471,8 @@ impl<P: Copy + Ord> Coordinator<P> {
             }
             Source::Peer(source) => {
                 // A member's word counts only on what it was granted: it cannot speak ill of leaves and sources at will.
-                let was_granted = self
-                    .member(peer)
-                    .and_then(|member| member.grants.get(&leaf))
-                    .is_some_and(|(from, _)| *from == source);
-                if !was_granted {
-                    return;
-                }
+                let granted = self.member(peer).and_then(|member| member.grants.get(&leaf)).copied();
+                let Some((_, since)) = granted.filter(|(from, _)| *from == source) else { return };
                 self.release(peer, leaf);
                 let until = now + self.limits.avoid;
                 if let Some(member) = self.member_mut(peer) {
@@ -428,8 +486,10 @@ impl<P: Copy + Ord> Coordinator<P> {
                     self.dispute(leaf);
                 }
                 let avoid = self.limits.avoid;
+                // A source that has given something since is well: it is this member's link, or the way between, that is slow.
                 if why != Failure::Missing
                     && let Some(party) = self.parties.get_mut(&source)
+                    && party.gave_at <= since
                 {
                     party.avoided_until = now + avoid;
                 }
@@ -448,8 +508,8 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
     }
 
-    /// A grant is over; gives when it was made.
-    fn release(&mut self, peer: P, leaf: u64) -> Option<Duration> {
+    /// A grant is over; gives the source and when it was made.
+    fn release(&mut self, peer: P, leaf: u64) -> Option<(P, Duration)> {
         let (from, since) = self.member_mut(peer)?.grants.remove(&leaf)?;
         if let Some(source) = self.parties.get_mut(&from) {
             source.uploads = source.uploads.saturating_sub(1);
@@ -457,7 +517,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         if let Some(leaf) = self.leaf_mut(leaf) {
             leaf.in_flight = leaf.in_flight.saturating_sub(1);
         }
-        Some(since)
+        Some((from, since))
     }
 
     fn stop_reading(&mut self, peer: P) {
@@ -512,15 +572,57 @@ impl<P: Copy + Ord> Coordinator<P> {
                 .filter(|(_, (_, since))| now.saturating_sub(*since) > late_peer)
                 .map(|(leaf, (from, _))| (*leaf, *from))
                 .collect();
-            let is_reading_late =
-                member.reading.as_ref().is_some_and(|(_, since)| now.saturating_sub(*since) > late_upstream);
+            let late_read = member
+                .reading
+                .as_ref()
+                .filter(|(_, since)| now.saturating_sub(*since) > late_upstream)
+                .map(|(range, since)| (range.start, *since));
             for (leaf, from) in late {
                 self.failed(peer, leaf, Source::Peer(from), Failure::Stalled, now);
             }
-            if is_reading_late && self.members() > 1 {
+            if let Some((first, since)) = late_read
+                && self.has_other_reader(peer, first, now)
+            {
                 self.failed(peer, 0, Source::Upstream, Failure::Stalled, now);
+                if let Some(member) = self.member_mut(peer) {
+                    member.taking.learn(now.saturating_sub(since), 1);
+                    // What others read now it need not read on.
+                    member.cut = Some(first);
+                }
             }
         }
+    }
+
+    /// Whether a member that is not slow wants a leaf and will read it from upstream in its turn.
+    fn has_quicker_reader(&self, peer: P, leaf: u64, now: Duration) -> bool {
+        let usual = self.usual_taking();
+        self.parties.iter().any(|(other, party)| {
+            let Some(member) = &party.member else { return false };
+            let will_read = member.upstream && member.upstream_avoided_until <= now;
+            let wants_it = member.wanted.contains(&leaf) && !party.have.contains(leaf);
+            *other != peer && will_read && wants_it && !member.is_slow(usual, now)
+        })
+    }
+
+    /// Whether another member than this one, and no slow one, could read a leaf from upstream at once and wants it.
+    fn has_other_reader(&self, peer: P, leaf: u64, now: Duration) -> bool {
+        let usual = self.usual_taking();
+        self.parties.iter().any(|(other, party)| {
+            let Some(member) = &party.member else { return false };
+            let is_free = member.upstream && member.upstream_avoided_until <= now && member.reading.is_none();
+            let wants_it = member.wanted.contains(&leaf) && !party.have.contains(leaf);
+            *other != peer && is_free && wants_it && !member.is_slow(usual, now)
+        })
+    }
+
+    /// What a leaf usually takes to a member.
+    fn usual_taking(&self) -> Option<Duration> {
+        pace::usual(self.parties.values().filter_map(|party| party.member.as_ref()?.taking.get()))
+    }
+
+    /// What a leaf usually takes from a peer.
+    fn usual_giving(&self) -> Option<Duration> {
+        pace::usual(self.parties.values().filter_map(|party| party.giving.get()))
     }
 
     /// Whether somebody can give a member a leaf: has it, is not passed over, and has not failed to give it of late.
@@ -572,8 +674,12 @@ impl<P: Copy + Ord> Coordinator<P> {
             .filter(|(_, party)| party.member.as_ref().is_some_and(|member| member.open.is_some()))
             .map(|(peer, _)| *peer)
             .collect();
-        // Who has least is served first.
-        asking.sort_by_key(|peer| self.parties.get(peer).map_or(0, |party| party.have.len()));
+        // Who has least is served first; but first of all those who will have passed it on soonest.
+        let usual = self.usual_taking();
+        asking.sort_by_key(|peer| {
+            let is_slow = self.member(*peer).is_some_and(|member| member.is_slow(usual, now));
+            (is_slow, self.parties.get(peer).map_or(0, |party| party.have.len()))
+        });
 
         for &peer in &asking {
             let Some((sequence, ..)) = self.member(peer).and_then(|member| member.open) else { continue };
@@ -648,6 +754,9 @@ impl<P: Copy + Ord> Coordinator<P> {
             is_unread && !party.have.contains(leaf) && !self.has_source(peer, member, leaf, now)
         };
         let first = member.wanted.clone().find(|leaf| is_free(*leaf))?;
+        if member.is_slow(self.usual_taking(), now) && self.has_quicker_reader(peer, first, now) {
+            return None;
+        }
         let longest = if self.members() == 1 { member.wanted.end } else { first + self.limits.lease };
         let end = (first..longest.min(member.wanted.end)).take_while(|leaf| is_free(*leaf)).last()? + 1;
         let range = first..end;
@@ -657,7 +766,9 @@ impl<P: Copy + Ord> Coordinator<P> {
                 leaf.in_flight += 1;
             }
         }
-        self.member_mut(peer)?.reading = Some((range.clone(), now));
+        let member = self.member_mut(peer)?;
+        member.reading = Some((range.clone(), now));
+        member.busy(now);
         Some(range)
     }
 
@@ -669,19 +780,25 @@ impl<P: Copy + Ord> Coordinator<P> {
         if member.slots == 0 || taken >= self.limits.downloads {
             return None;
         }
-        let mut sources: Vec<(P, &Party<P>)> = self
+        let usual_giving = self.usual_giving();
+        let mut sources: Vec<(bool, P, &Party<P>)> = self
             .parties
             .iter()
-            .filter(|(source, party)| {
-                **source != peer && party.uploads < self.limits.uploads && party.avoided_until <= now
+            .map(|(source, party)| (party.is_slow(usual_giving), *source, party))
+            .filter(|(is_slow, source, party)| {
+                // Over a slow link one leaf at a time is as fast as several, and each is there sooner.
+                let uploads = if *is_slow { 1 } else { self.limits.uploads };
+                *source != peer && party.uploads < uploads && party.avoided_until <= now
             })
-            .map(|(source, party)| (*source, party))
             .collect();
         if sources.is_empty() {
             return None;
         }
         // A member before a holder: what is scarce is spared. Then who sends least now, and has sent least so far.
-        sources.sort_by_key(|(_, party)| (party.whole, party.uploads, party.sent));
+        sources.sort_by_key(|(is_slow, _, party)| (*is_slow, party.whole, party.uploads, party.sent));
+        // A slow member passes nothing on in time: it gets what its reader waits for, in order. So does any whose reader waits long.
+        let in_order = member.is_slow(self.usual_taking(), now);
+        let is_urgent = now.saturating_sub(member.waits_since) >= self.limits.urgent;
 
         let mut best: Option<(u32, u64, P)> = None;
         for leaf in member.wanted.clone() {
@@ -692,15 +809,19 @@ impl<P: Copy + Ord> Coordinator<P> {
             if at.known.is_none() || at.reader == Some(peer) {
                 continue;
             }
-            let rarity = at.copies + at.in_flight;
+            let is_first = in_order || (is_urgent && leaf == member.wanted.start);
+            let rarity = if is_first { 0 } else { at.copies + at.in_flight };
             if best.is_some_and(|(least, ..)| least <= rarity) {
                 continue;
             }
-            let source = sources.iter().find(|(source, party)| {
+            let source = sources.iter().find(|(is_slow, source, party)| {
+                // What only a slow peer has leaves it once: who takes it passes it on sooner than it could.
+                let is_on_its_way = *is_slow && at.in_flight > 0;
                 (party.whole || party.have.contains(leaf))
+                    && !is_on_its_way
                     && member.refused.get(&(leaf, *source)).is_none_or(|until| *until <= now)
             });
-            if let Some((source, _)) = source {
+            if let Some((_, source, _)) = source {
                 best = Some((rarity, leaf, *source));
                 if rarity == 0 {
                     break;
@@ -718,6 +839,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         let member = self.member_mut(peer)?;
         member.slots -= 1;
         member.grants.insert(leaf, (from, now));
+        member.busy(now);
         Some(Grant { leaf, hash, from, witness })
     }
 }

@@ -10,6 +10,8 @@
 //!   fewest have or are about to have.
 //! - A source has [`Limits::uploads`] leaves under way at most, so that whole leaves land early and can be passed on.
 //! - A member that is alone reads upstream in one plain stream; when another comes, the stream is cut short and the rest divided.
+//! - Whose link is far slower than the others' reads nothing from upstream that a quicker member wants, and is taken from last: it slows nobody
+//!   but itself. Its leaves come in the order that its reader wants them in.
 //! - What does not land in time is handed out anew, to somebody else or from somebody else.
 //!
 //! All that a coordinator knows is soft: its members told it. When it dies they tell the next nearest. Nothing that is said here is believed
@@ -19,6 +21,8 @@ mod coordinator;
 mod limits;
 mod member;
 mod message;
+mod pace;
+mod window;
 
 #[cfg(test)]
 mod simulation;

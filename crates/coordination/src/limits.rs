@@ -19,6 +19,8 @@ pub struct Limits {
     pub stall: Duration,
     /// How long the first leaf of all may take: nothing is known of the links then.
     pub first: Duration,
+    /// How long a reader may wait for one leaf before that leaf comes first, however many have it.
+    pub urgent: Duration,
     /// How many times the usual time of a leaf it may take before its source counts as stalled.
     pub patience: u32,
     /// How long a member may be silent before it counts as gone. It asks at least every `hold`.
@@ -39,6 +41,7 @@ impl Default for Limits {
             budget: Duration::from_millis(80),
             stall: Duration::from_secs(1),
             first: Duration::from_secs(10),
+            urgent: Duration::from_secs(2),
             patience: 6,
             silence: Duration::from_secs(3),
             avoid: Duration::from_secs(5),

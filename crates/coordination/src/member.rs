@@ -7,6 +7,7 @@ use shoal_content::{LeafHash, LeafSet, Outline};
 use crate::{
     limits::Limits,
     message::{Ask, Failure, Full, Grant, Reply, Source},
+    window::Window,
 };
 
 /// What a member is to do.
@@ -51,6 +52,8 @@ pub struct Member<P> {
     /// When each source last gave something.
     progress: BTreeMap<P, Duration>,
     usual: Option<Duration>,
+    /// Leaves that it takes at once now.
+    window: Window,
     slots_told: Option<u32>,
     wanted_told: Option<Range<u64>>,
 }
@@ -74,7 +77,6 @@ impl<P: Copy + Ord> Member<P> {
             }
         }
         Self {
-            limits,
             outline,
             have,
             wanted: 0..0,
@@ -89,8 +91,10 @@ impl<P: Copy + Ord> Member<P> {
             hopeless: false,
             progress: BTreeMap::new(),
             usual: None,
+            window: Window::new(limits.downloads),
             slots_told: None,
             wanted_told: None,
+            limits,
         }
     }
 
@@ -175,6 +179,7 @@ impl<P: Copy + Ord> Member<P> {
                 Source::Peer(peer) if peer == fetching.from => {
                     let took = now.saturating_sub(fetching.since);
                     self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
+                    self.window.learn(took);
                 }
                 _ => needless = Some(Action::Cancel { leaf, from: fetching.from }),
             }
@@ -307,8 +312,19 @@ impl<P: Copy + Ord> Member<P> {
         stalled.into_iter().map(|(leaf, from)| Action::Cancel { leaf, from }).collect()
     }
 
+    /// Bytes are arriving from a peer, though not a whole leaf yet.
+    pub fn arrived(&mut self, peer: P, now: Duration) {
+        self.progress.insert(peer, now);
+    }
+
+    /// The peers from which leaves are under way.
+    pub fn sources(&self) -> impl Iterator<Item = P> {
+        let sources: std::collections::BTreeSet<P> = self.fetching.values().map(|fetching| fetching.from).collect();
+        sources.into_iter()
+    }
+
     fn free_slots(&self) -> u32 {
         let taken = u32::try_from(self.fetching.len()).unwrap_or(u32::MAX);
-        self.limits.downloads.saturating_sub(taken)
+        self.window.get().saturating_sub(taken)
     }
 }

@@ -187,6 +187,11 @@ fn run(world: &World) -> Outcome {
                 } / f64::from(uploads[&flow.from]);
                 let rate = from_rate.min(world.nodes[index].down / f64::from(downloads[index]));
                 flow.left -= rate * STEP.as_secs_f64();
+                if let Source::Peer(peer) = flow.from
+                    && rate > 0.0
+                {
+                    member.arrived(peer, now);
+                }
                 if flow.left <= 0.0 {
                     done.push((flow.leaf, flow.from));
                 }
@@ -361,6 +366,28 @@ fn a_swarm_nears_the_bound_and_reads_upstream_once() {
 }
 
 #[test]
+fn slow_nodes_slow_nobody_but_themselves() {
+    for (upstream, node) in [(200.0, 400.0), (50.0, 100.0)] {
+        for seed in 0..3 {
+            let mut world = world(seed, 8, upstream, node, 0);
+            for slow in &mut world.nodes[6..] {
+                (slow.up, slow.down) = (slow.up / 10.0, slow.down / 10.0);
+            }
+            let outcome = run(&world);
+            assert!(!outcome.failed, "seed {seed}: {:?}", outcome.finished);
+            let size = (world.leaves * LEAF_SIZE) as f64;
+            let quick = outcome.finished[..6].iter().flatten().copied().fold(0.0, f64::max);
+            let slow = outcome.finished[6..].iter().flatten().copied().fold(0.0, f64::max);
+            let copies = outcome.upstream_leaves / world.leaves as f64;
+            let told = format!("seed {seed}, upstream {upstream}: {:?}, {copies} copies", outcome.finished);
+            assert!(quick <= 1.2 * size / world.upstream, "{told}");
+            assert!(slow <= 1.1 * size / world.nodes[7].down, "{told}");
+            assert!(copies <= 1.03, "{told}");
+        }
+    }
+}
+
+#[test]
 fn every_live_node_finishes_whoever_dies_and_whenever() {
     for seed in 0..300 {
         let mut random = Random(seed);
@@ -396,7 +423,9 @@ fn what_a_peer_says_allocates_nothing_and_disputes_nothing_that_it_was_not_grant
     coordinator.ask(1, ask, Duration::ZERO);
     let mut honest = Member::new(Outline::growing(size).unwrap(), Limits::default());
     honest.want(0..4);
-    let replies = coordinator.ask(2, honest.ask().unwrap(), Duration::ZERO);
+    let mut ask = honest.ask().unwrap();
+    ask.slots = 4;
+    let replies = coordinator.ask(2, ask, Duration::ZERO);
     let granted: usize = replies.iter().filter(|(to, _)| *to == 2).map(|(_, reply)| reply.grants.len()).sum();
     assert_eq!(granted, 4, "the holder is as good as before");
 }
