@@ -146,6 +146,12 @@ impl Behaviour {
         Some(ledger)
     }
 
+    /// Bytes of message bodies that have come from a connected peer so far, those of blocks that are not whole yet included:
+    /// who waits for a block over a slow link sees by it that the block is on its way.
+    pub fn arrived(&self, peer: &PeerId) -> Option<u64> {
+        self.peers.get(peer).map(|state| state.gate.received())
+    }
+
     /// What was done, dropped and refused.
     pub fn counters(&self) -> Counters {
         self.tally.snapshot()

@@ -188,6 +188,14 @@ impl Swarm {
         answer.await.map_err(|_| Error::Stopped)?
     }
 
+    /// Bytes that bitswap has had from each of these peers since they connected, those of blocks that are not whole yet included; 0
+    /// of peers that are not connected. What grows is alive, however slow.
+    pub async fn arrived(&self, peers: Vec<PeerId>) -> Result<Vec<u64>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Arrived { peers, reply }).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)
+    }
+
     /// Peers that go, from now on. A receiver that lags loses the oldest.
     pub fn departures(&self) -> broadcast::Receiver<PeerId> {
         self.departures.subscribe()

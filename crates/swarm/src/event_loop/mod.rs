@@ -79,6 +79,7 @@ pub(crate) enum Command {
     HaveNow { cid: Cid },
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
     Nearest { digest: Digest, count: usize, reply: oneshot::Sender<Vec<Option<PeerId>>> },
+    Arrived { peers: Vec<PeerId>, reply: oneshot::Sender<Vec<u64>> },
     Coordinate { peer: PeerId, request: Vec<u8>, reply: CoordinateReply },
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -237,6 +238,11 @@ impl EventLoop {
             Command::HaveNow { cid } => self.swarm.behaviour_mut().bitswap.have_now(&cid),
             Command::Peers { reply } => drop(reply.send(self.peer_infos())),
             Command::Nearest { digest, count, reply } => drop(reply.send(self.nearest(&digest, count))),
+            Command::Arrived { peers, reply } => {
+                let bitswap = &self.swarm.behaviour().bitswap;
+                let arrived = peers.iter().map(|peer| bitswap.arrived(peer).unwrap_or(0)).collect();
+                drop(reply.send(arrived));
+            }
             Command::Coordinate { peer, request, reply } => self.ask_coordinator(peer, request, reply),
             Command::Shutdown { .. } => {}
         }
