@@ -3,7 +3,8 @@
 use std::{fmt, ops::Range};
 
 use cid::{Cid, multihash::Multihash};
-use sha2::Digest as _;
+
+use crate::sha256::Sha256;
 
 /// Size of every leaf of a blob but the last, in bytes (profile `unixfs-v1-2025`, IPIP-499).
 pub const LEAF_SIZE: u64 = 1 << 20;
@@ -18,7 +19,7 @@ pub struct LeafHash(pub [u8; 32]);
 impl LeafHash {
     /// Hashes a leaf's bytes.
     pub fn of(leaf: &[u8]) -> Self {
-        Self(sha2::Sha256::digest(leaf).into())
+        Self(Sha256::of(leaf))
     }
 
     /// The leaf's CID: version 1, raw, SHA-256.

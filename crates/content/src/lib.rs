@@ -11,6 +11,7 @@
 //! | [`leaf`] | the division of a blob into leaves, sets of leaves |
 //! | [`outline`] | sizes and leaf hashes of a blob, its wire form |
 //! | [`dag`] | building and decoding UnixFS DAGs (profile `unixfs-v1-2025`) |
+//! | `sha256` | SHA-256 of two streams at once |
 //! | `verify` | [`cid_matches`]: whether a block is the one that a CID names |
 //! | [`name`] | registries, repositories, tags, references |
 //!
@@ -39,6 +40,7 @@ pub mod digest;
 pub mod leaf;
 pub mod name;
 pub mod outline;
+mod sha256;
 mod verify;
 
 pub use cid::Cid;

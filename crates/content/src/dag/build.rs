@@ -5,10 +5,9 @@
 
 use bytes::Bytes;
 use cid::{Cid, multihash::Multihash};
-use sha2::Digest as _;
 
 use super::{Child, DAG_PB, File, Link, Node, WIDTH};
-use crate::leaf::LeafHash;
+use crate::{leaf::LeafHash, sha256::Sha256};
 
 /// Builds the DAG of profile `unixfs-v1-2025` over a blob's leaves, streaming.
 ///
@@ -114,7 +113,7 @@ impl Builder {
         let message = File { data: Bytes::new(), children, size }.message();
         let block = Bytes::from(Node { links, data: Some(message) }.encode());
 
-        let hash = Multihash::wrap(0x12, &sha2::Sha256::digest(&block)).expect("32 bytes fit a 64 byte multihash");
+        let hash = Multihash::wrap(0x12, &Sha256::of(&block)).expect("32 bytes fit a 64 byte multihash");
         let cid = Cid::new_v1(DAG_PB, hash);
         let tsize = block.len() as u64 + parts.iter().map(|part| part.tsize).sum::<u64>();
         self.nodes.push((cid, block));
