@@ -1,13 +1,20 @@
-//! Debian's containerd, once for each host, with a root, a state and a socket of its own.
+//! containerd, once for each host, with a root, a state and a socket of its own: Debian's, or the one of today that `cargo xtask deps` builds.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsStr,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     cri,
     process::{Daemon, run},
-    testbed::Host,
+    testbed::{Host, profile_folder},
     tree::{self, Tree},
 };
 
@@ -20,6 +27,141 @@ pub const CRI_NAMESPACE: &str = "k8s.io";
 /// Where `ctr` keeps them unless told otherwise.
 pub const CTR_NAMESPACE: &str = "default";
 
+/// A platform that no image of the tests is for. `ctr images pull` asks for unpacking, and is told of this one where nothing shall be.
+pub(crate) const FOREIGN: &str = "linux/s390x";
+
+/// A containerd and its `ctr`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// As `containerd --version` says it, with the distribution's suffix.
+    pub version: String,
+    folder: Option<PathBuf>,
+}
+
+/// How a containerd is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which one.
+    pub programs: Programs,
+    /// CRI and `ctr` pull with the client's code, as before version 2, and not by the transfer service.
+    pub by_client: bool,
+    /// Bytes of a chunk of parallel layer fetch, which version 2.1 brought; 0: one request for each layer.
+    pub chunk: u64,
+    /// The transfer service unpacks images for [`FOREIGN`] alone, and so none of ours. It must be told to unpack something.
+    pub keep_packed: bool,
+}
+
+impl Programs {
+    /// Debian's, in PATH.
+    pub fn debian() -> Result<Programs> {
+        Programs::new(None)
+    }
+
+    /// Those in a folder.
+    pub fn within(folder: &Path) -> Result<Programs> {
+        Programs::new(Some(folder.to_owned()))
+    }
+
+    /// What clusters run: the folder that `SHOAL_CONTAINERD` names, or what `cargo xtask deps` built; `None` where it is not installed.
+    pub fn of_today() -> Result<Option<Programs>> {
+        if let Some(folder) = std::env::var_os("SHOAL_CONTAINERD") {
+            return Programs::within(Path::new(&folder)).map(Some);
+        }
+        let folder =
+            profile_folder()?.parent().context("the profile's folder lies in target")?.join("tools/containerd");
+        folder.join("containerd").is_file().then(|| Programs::within(&folder)).transpose()
+    }
+
+    fn new(folder: Option<PathBuf>) -> Result<Programs> {
+        let mut programs = Programs { version: String::new(), folder };
+        // `containerd PACKAGE VERSION REVISION`
+        let printed = run(Command::new(programs.path("containerd")).arg("--version"))?;
+        programs.version =
+            printed.split_whitespace().nth(2).with_context(|| format!("no version: {printed}"))?.to_owned();
+        Ok(programs)
+    }
+
+    fn path(&self, program: &str) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| PathBuf::from(program), |folder| folder.join(program))
+    }
+
+    /// The path of `ctr`, or its name.
+    pub(crate) fn ctr(&self) -> PathBuf {
+        self.path("ctr")
+    }
+
+    /// Version 1 has no transfer service, and another file of configuration.
+    pub(crate) fn is_version_one(&self) -> bool {
+        self.version.starts_with("1.")
+    }
+}
+
+impl Config {
+    /// As it is without a word of configuration.
+    pub fn of(programs: Programs) -> Config {
+        Config { programs, by_client: false, chunk: 0, keep_packed: false }
+    }
+
+    fn text(&self, folder: &Path) -> String {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let head = format!(
+            r#"root = "{root}"
+state = "{state}"
+disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+address = "{socket}"
+[ttrpc]
+address = "{socket}.ttrpc"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{opt}"
+[plugins."io.containerd.grpc.v1.cri"]
+disable_tcp_service = true
+"#,
+            root = at("root"),
+            state = at("state"),
+            socket = at("containerd.sock"),
+            opt = at("opt"),
+        );
+        let certs = at("certs.d");
+        if self.programs.is_version_one() {
+            return format!(
+                r#"version = 2
+{head}[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "overlayfs"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{certs}"
+"#
+            );
+        }
+        // The chunk's size counts where the pull is done.
+        let chunk = format!("concurrent_layer_fetch_buffer = {}\n", self.chunk);
+        let (client, transfer) = if self.by_client { (chunk.as_str(), "") } else { ("", chunk.as_str()) };
+        let mut text = format!(
+            r#"version = 3
+{head}[plugins."io.containerd.cri.v1.images"]
+snapshotter = "overlayfs"
+use_local_image_pull = {by_client}
+{client}[plugins."io.containerd.cri.v1.images".registry]
+config_path = "{certs}"
+[plugins."io.containerd.transfer.v1.local"]
+config_path = "{certs}"
+{transfer}"#,
+            by_client = self.by_client,
+        );
+        if self.keep_packed {
+            let _ = writeln!(
+                text,
+                r#"check_platform_supported = true
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "{FOREIGN}"
+snapshotter = "overlayfs"
+differ = "walking""#
+            );
+        }
+        text
+    }
+}
+
 /// A containerd on a host.
 #[derive(Debug)]
 pub struct Containerd {
@@ -27,54 +169,33 @@ pub struct Containerd {
     pub host: Host,
     /// `config_path`: the folders with a `hosts.toml` for each registry.
     pub certs: PathBuf,
+    pub(crate) config: Config,
     pub(crate) socket: PathBuf,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Containerd {
-    /// Starts one that knows no registry yet.
+    /// Starts Debian's, that knows no registry yet.
     pub fn start(host: &Host) -> Result<Containerd> {
+        Containerd::start_as(host, &Config::of(Programs::debian()?))
+    }
+
+    /// Starts one that knows no registry yet.
+    pub fn start_as(host: &Host, config: &Config) -> Result<Containerd> {
         let folder = host.folder.join("containerd");
-        let (root, state, certs) = (folder.join("root"), folder.join("state"), folder.join("certs.d"));
-        let socket = folder.join("containerd.sock");
-        for path in [&root, &state, &certs] {
-            fs::create_dir_all(path)?;
-        }
-        let config = folder.join("config.toml");
-        let shown = |path: &PathBuf| path.display().to_string();
-        fs::write(
-            &config,
-            format!(
-                r#"version = 2
-root = "{root}"
-state = "{state}"
-disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
-[grpc]
-address = "{socket}"
-[plugins."io.containerd.internal.v1.opt"]
-path = "{opt}"
-[plugins."io.containerd.grpc.v1.cri"]
-disable_tcp_service = true
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "overlayfs"
-[plugins."io.containerd.grpc.v1.cri".registry]
-config_path = "{certs}"
-"#,
-                root = shown(&root),
-                state = shown(&state),
-                socket = shown(&socket),
-                opt = shown(&folder.join("opt")),
-                certs = shown(&certs),
-            ),
-        )?;
-        let mut command = host.command("containerd");
-        command.arg("--config").arg(&config);
+        let (certs, socket) = (folder.join("certs.d"), folder.join("containerd.sock"));
+        fs::create_dir_all(&certs)?;
+        let file = folder.join("config.toml");
+        fs::write(&file, config.text(&folder))?;
+        let mut command = host.command(config.programs.path("containerd"));
+        command.arg("--config").arg(&file);
         let mut daemon = Daemon::start("containerd", &mut command, &folder.join("log"))?;
         daemon.wait_until("an answer to ctr version", READY, || {
-            let answer = run(host.command_within(SHORT, "ctr").arg("--address").arg(&socket).arg("version"));
+            let mut ask = host.command_within(SHORT, config.programs.ctr());
+            let answer = run(ask.arg("--address").arg(&socket).arg("version"));
             Ok(answer.is_ok().then_some(()))
         })?;
-        Ok(Containerd { host: host.clone(), certs, socket, _daemon: daemon })
+        Ok(Containerd { host: host.clone(), certs, config: config.clone(), socket, daemon })
     }
 
     /// Says that `registry` speaks plain HTTP and has no mirror.
@@ -88,10 +209,20 @@ config_path = "{certs}"
         Ok(())
     }
 
-    /// Pulls with `ctr`, which resolves and fetches in its own process.
+    /// Pulls with `ctr`, which resolves and fetches in its own process, or has the transfer service do so.
     pub fn ctr_pull(&self, image: &str) -> Result<()> {
         let certs = self.certs.display().to_string();
-        self.ctr(CTR_NAMESPACE, PULL, &["images", "pull", "--hosts-dir", &certs, image]).map(drop)
+        let mut words = vec!["images", "pull", "--hosts-dir", &certs];
+        if self.config.by_client && !self.config.programs.is_version_one() {
+            words.push("--local");
+        }
+        words.push(image);
+        self.ctr(CTR_NAMESPACE, PULL, &words).map(drop)
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> Result<String> {
+        self.daemon.log()
     }
 
     /// Pulls as kubelet does: containerd resolves and fetches.
@@ -104,21 +235,9 @@ config_path = "{certs}"
         let target = self.host.folder.join("mounted");
         fs::create_dir_all(&target)?;
         let shown = target.display().to_string();
-        // Outside of the host's namespaces, so that what is mounted is seen by this process too.
-        let mut mount = std::process::Command::new("ctr");
-        mount.arg("--address").arg(&self.socket).args(["--namespace", namespace, "images", "mount", image, &shown]);
-        run(&mut mount)?;
+        self.ctr_here(["--namespace", namespace, "images", "mount", image, &shown])?;
         let files = tree::read(&target);
-        let mut unmount = std::process::Command::new("ctr");
-        unmount.arg("--address").arg(&self.socket).args([
-            "--namespace",
-            namespace,
-            "images",
-            "unmount",
-            "--rm",
-            &shown,
-        ]);
-        run(&mut unmount)?;
+        self.ctr_here(["--namespace", namespace, "images", "unmount", "--rm", &shown])?;
         files
     }
 
@@ -140,7 +259,7 @@ config_path = "{certs}"
 
     /// Bytes of a blob as containerd has it.
     pub fn blob(&self, namespace: &str, digest: &str) -> Result<Vec<u8>> {
-        let mut command = self.host.command_within(SHORT, "ctr");
+        let mut command = self.host.command_within(SHORT, self.config.programs.ctr());
         command.arg("--address").arg(&self.socket).args(["--namespace", namespace, "content", "get", digest]);
         let output = command.output()?;
         ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -148,8 +267,14 @@ config_path = "{certs}"
     }
 
     fn ctr(&self, namespace: &str, limit: Duration, arguments: &[&str]) -> Result<String> {
-        let mut command = self.host.command_within(limit, "ctr");
+        let mut command = self.host.command_within(limit, self.config.programs.ctr());
         command.arg("--address").arg(&self.socket).args(["--namespace", namespace]).args(arguments);
         run(&mut command)
+    }
+
+    /// Outside of the host's namespaces, so that what is mounted is seen by this process too.
+    fn ctr_here<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+        let mut command = Command::new(self.config.programs.ctr());
+        run(command.arg("--address").arg(&self.socket).args(arguments))
     }
 }

@@ -50,6 +50,7 @@ pub(crate) fn bench() -> Result<()> {
 
 /// `cargo xtask bench swarm …`
 pub(crate) fn bench_swarm(arguments: &[&str]) -> Result<()> {
+    peers::install_containerd();
     must(&mut cargo(["build", "--release", "--package", "shoal"]))?;
     let mut bench = cargo(["run", "--release", "--package", "shoal-tests", "--bin", "swarm", "--"]);
     must(bench.args(arguments))

@@ -8,7 +8,7 @@
 //! | `fuzz` | each fuzz target for a while |
 //! | `image` | the static program and a container image of it, made without a registry or a builder |
 //! | `machine` | what this machine has, and how what it lacks is installed |
-//! | `peers` | Kubo, Helia and the packages of Node.js that tests compare with |
+//! | `peers` | a containerd of today, Kubo, Helia and the packages of Node.js that tests compare with |
 //! | `cargo` | cargo, called |
 //! | `tally` | tests, counted |
 //! | `tar` | an archive, written |

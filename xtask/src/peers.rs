@@ -1,6 +1,6 @@
-//! Kubo and Helia, which the tests of interoperation run beside nodes of ours, and the JavaScript importer that DAGs are compared with.
+//! What tests run Shoal beside and Debian does not have: Kubo, Helia, the JavaScript importer that DAGs are compared with, and a containerd of today.
 //!
-//! Their versions and hashes stand in the lock files under `tests/ipfs`. Where Go or Node.js is missing, the tests that need them say that they are skipped.
+//! Their versions and hashes stand in lock files under `tests`. Where Go or Node.js is missing, the tests that need them say that they are skipped.
 
 use std::{fs, process::Command};
 
@@ -14,32 +14,81 @@ use crate::{
 /// Packages of Node.js.
 const NPM: [&str; 2] = ["importer", "helia"];
 
+/// Programs that come from the Go module proxy.
+struct FromGo {
+    /// What they are called together, as in the note of what they were built of.
+    name: &'static str,
+    /// Folder of `tests` with their `go.mod` and `go.sum`.
+    sources: &'static str,
+    /// Folder of `target/tools` that they come into.
+    into: &'static str,
+    /// Each program, and the package that it is built of.
+    programs: &'static [(&'static str, &'static str)],
+    /// Build tags.
+    tags: &'static str,
+}
+
+const KUBO: FromGo = FromGo {
+    name: "kubo",
+    sources: "ipfs/kubo",
+    into: "bin",
+    programs: &[("ipfs", "github.com/ipfs/kubo/cmd/ipfs")],
+    tags: "",
+};
+
+/// The tests pull and look at files; they run no container, so the shim is left out, and so are snapshotters other than overlayfs.
+const CONTAINERD: FromGo = FromGo {
+    name: "containerd",
+    sources: "containerd",
+    into: "containerd",
+    programs: &[
+        ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+        ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+    ],
+    tags: "no_btrfs,no_devmapper,no_zfs",
+};
+
 /// Installs what is not there yet, and tells what cannot be had here: a machine without a network runs the other tests all the same.
 pub(crate) fn install() {
-    let all = std::iter::once(kubo()).chain(NPM.into_iter().map(packages));
+    let built = [&CONTAINERD, &KUBO].map(|programs| programs.install()).into_iter();
+    let all = built.chain(NPM.into_iter().map(packages));
     for lacking in all.filter_map(|installed| installed.unwrap_or_else(|error| Some(format!("{error:#}")))) {
         eprintln!("left out: {lacking}");
     }
 }
 
-/// `target/tools/bin/ipfs`, built once from the Go module proxy: minutes, and then nothing.
-fn kubo() -> Result<Option<Lacking>> {
-    let sources = root().join("tests/ipfs/kubo");
-    let program = target().join("tools/bin/ipfs");
-    let built_of = target().join("tools/kubo.mod");
-    let wanted = fs::read_to_string(sources.join("go.mod"))?;
-    if program.is_file() && fs::read_to_string(&built_of).is_ok_and(|built| built == wanted) {
-        return Ok(None);
+/// A containerd of today, or that it cannot be had here, said aloud: the bench goes on with Debian's.
+pub(crate) fn install_containerd() {
+    if let Some(lacking) = CONTAINERD.install().unwrap_or_else(|error| Some(format!("{error:#}"))) {
+        eprintln!("left out: {lacking}");
     }
-    if machine::find("go").is_none() {
-        return Ok(Some("Kubo: no Go on this machine".to_owned()));
+}
+
+impl FromGo {
+    /// Builds them once for each content of their `go.mod`: minutes, and then nothing.
+    fn install(&self) -> Result<Option<Lacking>> {
+        let sources = root().join("tests").join(self.sources);
+        let into = target().join("tools").join(self.into);
+        let built_of = target().join("tools").join(format!("{}.mod", self.name));
+        let wanted = fs::read_to_string(sources.join("go.mod"))?;
+        let there = self.programs.iter().all(|(program, _)| into.join(program).is_file());
+        if there && fs::read_to_string(&built_of).is_ok_and(|built| built == wanted) {
+            return Ok(None);
+        }
+        if machine::find("go").is_none() {
+            return Ok(Some(format!("{}: no Go on this machine", self.name)));
+        }
+        fs::create_dir_all(&into)?;
+        for (program, package) in self.programs {
+            let mut build = Command::new("go");
+            // Without C nothing of this machine gets in; without DWARF linking takes half as long, and names are kept for profiles.
+            build.current_dir(&sources).env("CGO_ENABLED", "0");
+            build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags=-w"]);
+            must(build.args(["-tags", self.tags, "-o"]).arg(into.join(program)).arg(package))?;
+        }
+        fs::write(built_of, wanted).with_context(|| format!("noting what {} was built of", self.name))?;
+        Ok(None)
     }
-    fs::create_dir_all(target().join("tools/bin"))?;
-    let mut build = Command::new("go");
-    build.current_dir(sources).args(["build", "-mod=readonly", "-buildvcs=false", "-o"]).arg(&program);
-    must(build.arg("github.com/ipfs/kubo/cmd/ipfs"))?;
-    fs::write(built_of, wanted).context("noting what Kubo was built of")?;
-    Ok(None)
 }
 
 /// `node_modules` of a folder, as its lock says.

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Containerd, Daemon, Host, Setup, Shoal, Testbed,
+    containerd::Config,
     process::run,
     shoal::{GATEWAY_PORT, swarm_address},
     wait_for,
@@ -39,6 +40,7 @@ pub(crate) struct Bed {
     pub(crate) nodes: Vec<Host>,
     registry: Option<Upstream>,
     quirk: Quirk,
+    containerd: Config,
     /// Bytes a second of upstream's link.
     rate: f64,
     // Dropped last: it removes what the others stand on.
@@ -57,7 +59,7 @@ pub(crate) struct Fleet {
 
 impl Bed {
     /// Hosts for all scenarios of the command line.
-    pub(crate) fn new(options: &Options) -> Result<Bed> {
+    pub(crate) fn new(options: &Options, containerd: &Config) -> Result<Bed> {
         let testbed = Testbed::new()?;
         let upstream = testbed.host("upstream")?;
         let cache = testbed.host("cache")?;
@@ -81,6 +83,7 @@ impl Bed {
             nodes,
             registry: None,
             quirk: options.quirk,
+            containerd: containerd.clone(),
             rate: options.upstream * options.scale * 1e6 / 8.0,
             _testbed: testbed,
         })
@@ -119,7 +122,7 @@ impl Bed {
             empty(&host.folder)?;
             host.plug_in()?;
         }
-        let containerds = together(hosts, Containerd::start)?;
+        let containerds = together(hosts, |host| Containerd::start_as(host, &self.containerd))?;
         let mut fleet = Fleet { containerds, shoals: Vec::new(), cache: None };
         let mirror = match system {
             System::Direct => None,

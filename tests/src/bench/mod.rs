@@ -1,8 +1,7 @@
 //! How near a swarm comes to what its links allow, beside what else does this job: `cargo xtask bench swarm`.
 //!
 //! Nodes are network namespaces on one switch, each link shaped both ways; upstream is distribution's registry on a host of
-//! its own; on each node a real containerd is told to fetch (`ctr content fetch`: unpacking would hide the network). What a
-//! row says is taken from outside of what is measured: when `ctr` began and ended, what the switch's ports counted, what the
+//! its own; on each node a real containerd is told to fetch and not to unpack, which would hide the network. What a row says is taken from outside of what is measured: when `ctr` began and ended, what the switch's ports counted, what the
 //! kernel charged to each process. The content is noise, so nothing can be saved by compressing it.
 //!
 //! All times are divided by a bound that no system can beat ([`scenario::Plan::bound`]). A machine that carries all nodes
@@ -17,7 +16,8 @@
 //! | `upstream`, `quirky` | distribution's registry, and one with the habits of others |
 //! | `link` | shaping, cutting, counting |
 //! | `usage` | CPU and memory of processes, and how busy the machine was |
-//! | `pull` | one `ctr content fetch` |
+//! | `containerd` | which containerd pulls |
+//! | `pull` | one pull by `ctr`, which unpacks nothing |
 //! | `admin` | what a node says of itself |
 //! | `fault` | what is killed or cut half way, and whom it hits |
 //! | `run` | one run of one scenario on one system |
@@ -29,6 +29,7 @@
 
 mod admin;
 mod bed;
+mod containerd;
 mod draw;
 mod fault;
 mod link;
@@ -72,14 +73,16 @@ pub fn main(arguments: &[String]) -> Result<()> {
         Command::Measure(options) => options,
     };
     stop::on_signals()?;
-    let mut bed = Bed::new(&options)?;
+    let containerd = options.containerd.config()?;
+    let mut bed = Bed::new(&options, &containerd)?;
     let mut rows = Vec::new();
     // What was measured is printed even where the next run fails.
     let measured = measure_all(&mut bed, &options, &mut rows, |row| eprintln!("{}", report::line(row)));
     drop(bed);
-    print!("{}", report::table(&options, &rows));
+    let version = &containerd.programs.version;
+    print!("{}", report::table(&options, version, &rows));
     if let Some(file) = &options.json {
-        fs::write(file, report::json(&options, &rows)?).with_context(|| file.display().to_string())?;
+        fs::write(file, report::json(&options, version, &rows)?).with_context(|| file.display().to_string())?;
     }
     measured
 }

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, path::PathBuf, sync::LazyLock, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
+    containerd::Choice,
     fault::{FAULTS, Fault},
     quirky::{QUIRKS, Quirk},
     scenario::{SCENARIOS, SYSTEMS, Scenario, System},
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) tcp: Option<String>,
     /// A pull that takes longer has failed; by default three times what it takes where nodes do not share.
     pub(crate) limit: Option<Duration>,
+    /// Which containerd pulls.
+    pub(crate) containerd: Choice,
 }
 
 impl Default for Options {
@@ -69,6 +72,7 @@ impl Default for Options {
             config: String::new(),
             tcp: None,
             limit: None,
+            containerd: Choice::Newest,
         }
     }
 }
@@ -96,6 +100,7 @@ Measures pulls over shaped links: needs root, containerd, docker-registry, iprou
   --fault NAMES     measured besides: joined by commas, or all
   --silent          who is hit by a fault is unplugged, not killed
   --limit SECONDS   for one pull (three times what it takes where nodes do not share)
+  --containerd WHICH  debian, 2 (what `cargo xtask deps` builds), or a folder (2 where it is installed)
   --config FILE     more lines of each node's shoal.toml
   --tcp NAME        congestion control of all hosts (the machine's own)
   --json FILE       the figures of all runs
@@ -148,6 +153,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command> {
             "--mib" => options.mib = number(word, value()?)?,
             "--runs" => options.runs = number(word, value()?)?,
             "--limit" => options.limit = Some(Duration::from_secs(number(word, value()?)?)),
+            "--containerd" => options.containerd = Choice::named(value()?),
             "--silent" => options.silent = true,
             "--json" => options.json = Some(value()?.into()),
             "--draw" => options.draw = Some(value()?.into()),

@@ -1,4 +1,7 @@
-//! One `ctr content fetch`: containerd resolves nothing here, `ctr` does, and writes what it fetched into containerd's content store.
+//! One pull by `ctr` that unpacks nothing.
+//!
+//! With version 1 it is `content fetch`: `ctr` resolves and fetches, and sends what it fetched to containerd. With version 2 containerd's transfer
+//! service does all of it, as when kubelet asks.
 
 use std::{
     fs::{self, File},
@@ -12,7 +15,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::stop;
-use crate::{Containerd, containerd::CTR_NAMESPACE, wait_for};
+use crate::{
+    Containerd,
+    containerd::{CTR_NAMESPACE, FOREIGN},
+    wait_for,
+};
 
 /// How much of what `ctr` printed is told where it failed.
 const LAST_WORDS: usize = 300;
@@ -44,9 +51,15 @@ impl Pull {
     pub(crate) fn start(containerd: &Containerd, image: &str) -> Result<Pull> {
         let log = containerd.host.folder.join("ctr.log");
         let out = File::create(&log)?;
-        let mut command: Command = containerd.host.command("ctr");
+        let programs = &containerd.config.programs;
+        let mut command: Command = containerd.host.command(programs.ctr());
         command.arg("--address").arg(&containerd.socket).args(["--namespace", CTR_NAMESPACE]);
-        command.args(["content", "fetch", "--hosts-dir"]).arg(&containerd.certs).arg(image);
+        if programs.is_version_one() {
+            command.args(["content", "fetch"]);
+        } else {
+            command.args(["images", "pull", "--platform", FOREIGN]);
+        }
+        command.arg("--hosts-dir").arg(&containerd.certs).arg(image);
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let began = Instant::now();
         let child = command.spawn().context("starting ctr")?;

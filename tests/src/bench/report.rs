@@ -13,10 +13,10 @@ scenario        system        fault           last    bound        ÷ bound     
 ";
 
 /// All rows, with what they were measured under.
-pub(crate) fn table(options: &Options, rows: &[Row]) -> String {
+pub(crate) fn table(options: &Options, containerd: &str, rows: &[Row]) -> String {
     let tcp = options.tcp.clone().or_else(|| link::congestion_control().ok()).unwrap_or_default();
     let mut table = format!(
-        "{} nodes at {} Mbit/s, upstream ({}) at {} Mbit/s, each way; {} MiB in four layers; medians of {}; {} cores; TCP {tcp}\n\n{HEAD}",
+        "{} nodes at {} Mbit/s, upstream ({}) at {} Mbit/s, each way; {} MiB in four layers; medians of {}; {} cores; TCP {tcp}; containerd {containerd}\n\n{HEAD}",
         options.nodes,
         options.node * options.scale,
         options.quirk,
@@ -78,7 +78,7 @@ pub(crate) fn line(row: &Row) -> String {
 }
 
 /// All figures of all runs.
-pub(crate) fn json(options: &Options, rows: &[Row]) -> Result<String> {
+pub(crate) fn json(options: &Options, containerd: &str, rows: &[Row]) -> Result<String> {
     let rows: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -113,6 +113,7 @@ pub(crate) fn json(options: &Options, rows: &[Row]) -> Result<String> {
         "nodes": options.nodes, "scale": options.scale, "mib": options.mib,
         "upstream_mbit": options.upstream * options.scale, "node_mbit": options.node * options.scale,
         "upstream_is": options.quirk.to_string(),
+        "containerd": containerd,
         "congestion_control": options.tcp.clone().or_else(|| link::congestion_control().ok()),
         "rows": rows,
     });
