@@ -146,7 +146,10 @@ impl Hasher {
 
     /// Adds the next bytes.
     pub fn update(&mut self, content: &[u8]) {
-        self.0.update(content);
+        match &mut self.0 {
+            State::Sha256(state) => state.update(content),
+            State::Sha512(state) => state.update(content),
+        }
     }
 
     /// Adds a leaf, and gives the leaf's own hash: one pass over the bytes, which costs hardly more than one hash of them
@@ -165,14 +168,18 @@ impl Hasher {
         }
     }
 
-    /// Adds bytes to two hashers, each its own: what two calls of [`Hasher::update`] do, in little more than the time of the longer
-    /// one where both are SHA-256 and the processor has instructions for it.
-    pub fn update_two(hashers: [&mut Hasher; 2], contents: [&[u8]; 2]) {
-        match hashers.map(|hasher| &mut hasher.0) {
-            [State::Sha256(a), State::Sha256(b)] => sha256::update_two([a, b], contents),
-            [a, b] => {
-                a.update(contents[0]);
-                b.update(contents[1]);
+    /// Adds bytes, and gives the hash of a leaf that has nothing to do with them. Where this is SHA-256 and the processor has instructions
+    /// for it, both together take little more than the longer of them alone.
+    pub fn update_beside(&mut self, content: &[u8], leaf: &[u8]) -> LeafHash {
+        match &mut self.0 {
+            State::Sha256(state) => {
+                let mut hash = Sha256::new();
+                sha256::update_two([state, &mut hash], [content, leaf]);
+                LeafHash(hash.finish())
+            }
+            State::Sha512(state) => {
+                state.update(content);
+                LeafHash::of(leaf)
             }
         }
     }
@@ -185,15 +192,6 @@ impl Hasher {
                 let hash: [u8; 64] = state.finalize().into();
                 Digest { algorithm: Algorithm::Sha512, hash }
             }
-        }
-    }
-}
-
-impl State {
-    fn update(&mut self, content: &[u8]) {
-        match self {
-            State::Sha256(state) => state.update(content),
-            State::Sha512(state) => state.update(content),
         }
     }
 }
@@ -289,14 +287,17 @@ mod tests {
     }
 
     #[test]
-    fn two_hashers_at_once_give_what_each_gives_alone() {
+    fn a_leaf_hashed_beside_other_bytes_has_its_own_hash() {
         let content: Vec<u8> = (0..200_000u32).map(|at| (at % 253) as u8).collect();
-        let (long, short) = content.split_at(150_000);
-        let algorithms = [Algorithm::Sha256, Algorithm::Sha512];
-        for (first, second) in algorithms.into_iter().flat_map(|first| algorithms.map(|second| (first, second))) {
-            let (mut a, mut b) = (Hasher::new(first), Hasher::new(second));
-            Hasher::update_two([&mut a, &mut b], [long, short]);
-            assert_eq!((a.finish(), b.finish()), (Digest::of(first, long), Digest::of(second, short)));
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for cut in [0, 64_000, 150_001, 200_000] {
+                let (before, after) = content.split_at(cut);
+                let mut whole = Hasher::new(algorithm);
+                whole.update(b"begun");
+                assert_eq!(whole.update_beside(before, after), LeafHash::of(after));
+                let expected = Digest::of(algorithm, &[b"begun", before].concat());
+                assert_eq!(whole.finish(), expected);
+            }
         }
     }
 }

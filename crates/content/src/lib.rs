@@ -13,6 +13,7 @@
 //! | [`dag`] | building and decoding UnixFS DAGs (profile `unixfs-v1-2025`) |
 //! | `sha256` | SHA-256 of two streams at once |
 //! | `verify` | [`cid_matches`]: whether a block is the one that a CID names |
+//! | [`buffer`] | memory for leaves, used again |
 //! | [`name`] | registries, repositories, tags, references |
 //!
 //! ```
@@ -35,6 +36,7 @@
 //!
 //! Every parser takes bytes from outside, bounds what it allocates and never panics.
 
+pub mod buffer;
 pub mod dag;
 pub mod digest;
 pub mod leaf;

@@ -2,9 +2,9 @@
 
 use std::{ops::Range, pin::Pin};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use shoal_content::leaf::leaf_range;
+use shoal_content::{buffer::Buffer, leaf::leaf_range};
 
 /// Bytes of a blob in order, as upstream sends them.
 pub(crate) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
@@ -17,7 +17,10 @@ pub(crate) struct Reading {
     range: Range<u64>,
     /// Bytes that the stream gives before the first leaf: upstream ignored the range that it was asked for.
     skip: u64,
-    buffer: BytesMut,
+    /// The leaf under way, once something of it has come, and how far it has.
+    leaf: Option<(Buffer, usize)>,
+    /// Bytes that came after the end of a leaf.
+    rest: Bytes,
 }
 
 /// What a read gave.
@@ -35,7 +38,7 @@ impl Reading {
     /// Cuts `chunks`, which begin at byte `offset` of the blob, at or before the first leaf.
     pub(crate) fn new(chunks: Chunks, offset: u64, range: Range<u64>, size: u64) -> Self {
         let skip = leaf_range(size, range.start).start.saturating_sub(offset);
-        Self { chunks, size, range, skip, buffer: BytesMut::new() }
+        Self { chunks, size, range, skip, leaf: None, rest: Bytes::new() }
     }
 
     /// Ends before leaf `end`; true when nothing is left to be read.
@@ -50,25 +53,32 @@ impl Reading {
             if self.range.is_empty() {
                 return Read::End;
             }
-            let leaf = self.range.start;
-            let wanted = leaf_range(self.size, leaf);
+            let index = self.range.start;
+            let wanted = leaf_range(self.size, index);
             let len = usize::try_from(wanted.end - wanted.start).unwrap_or(usize::MAX);
-            if self.skip == 0 && self.buffer.len() >= len {
-                self.range.start += 1;
-                return Read::Leaf(leaf, self.buffer.split_to(len).freeze());
+            if !self.rest.is_empty() || len == 0 {
+                let (buffer, filled) = self.leaf.get_or_insert_with(|| (Buffer::of(len), 0));
+                let taken = self.rest.split_to(self.rest.len().min(len - *filled));
+                buffer[*filled..*filled + taken.len()].copy_from_slice(&taken);
+                *filled += taken.len();
+                if *filled == len
+                    && let Some((buffer, filled)) = self.leaf.take()
+                {
+                    self.range.start += 1;
+                    return Read::Leaf(index, buffer.freeze(filled));
+                }
             }
             match self.chunks.next().await {
                 Some(Ok(mut chunk)) => {
                     let skipped = self.skip.min(chunk.len() as u64);
                     self.skip -= skipped;
-                    let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
-                    if self.buffer.is_empty() {
-                        self.buffer.reserve(len.max(chunk.len()));
-                    }
-                    self.buffer.extend_from_slice(&chunk);
+                    self.rest = chunk.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
                 }
                 Some(Err(error)) => return Read::Broken(error),
-                None => return Read::Broken(format!("ended {} bytes into leaf {leaf}", self.buffer.len())),
+                None => {
+                    let filled = self.leaf.as_ref().map_or(0, |(_, filled)| *filled);
+                    return Read::Broken(format!("ended {filled} bytes into leaf {index}"));
+                }
             }
         }
     }

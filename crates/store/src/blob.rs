@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use shoal_content::{Cid, Digest, Outline};
+use shoal_content::{Cid, Digest, Outline, buffer::Buffer};
 
 use crate::{
     error::{Error, Result},
@@ -80,9 +80,13 @@ impl Blob {
     /// Up to `len` bytes from `offset` on: fewer, or none, where the blob ends before.
     pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; len.min(left)];
-        match self.file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(Bytes::from(bytes)),
+        let len = len.min(left);
+        if let Some(bytes) = self.shared.recent.read(&self.digest, self.size, &(offset..offset + len as u64)) {
+            return Ok(bytes);
+        }
+        let mut buffer = Buffer::of(len);
+        match self.file.read_exact_at(&mut buffer, offset) {
+            Ok(()) => Ok(buffer.freeze(len)),
             Err(error) => Err(Error::io("read", self.shared.layout.blob(&self.digest), 0)(error)),
         }
     }

@@ -6,10 +6,7 @@
 
 use std::{fs::File, path::Path, sync::Arc};
 
-use shoal_content::{
-    Digest, LeafHash, Outline,
-    leaf::{leaf_count, leaf_range},
-};
+use shoal_content::{Digest, LeafHash, Outline};
 
 use crate::{
     blob::Blob,
@@ -56,8 +53,13 @@ impl Shared {
         Ok(Blob::new(Arc::clone(self), digest, size, Arc::clone(file), outline))
     }
 
-    /// Makes a blob of bytes that the caller has verified and reserved room for; leaves no file behind when it fails.
-    pub(crate) fn publish_bytes(self: &Arc<Self>, claim: &Claimed, content: &[u8]) -> Result<Blob> {
+    /// Makes a blob of bytes that the caller has hashed, verified and reserved room for; leaves no file behind when it fails.
+    pub(crate) fn publish_bytes(
+        self: &Arc<Self>,
+        claim: &Claimed,
+        content: &[u8],
+        leaves: &[LeafHash],
+    ) -> Result<Blob> {
         let size = content.len() as u64;
         let path = self.layout.incoming(&claim.digest);
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
@@ -70,13 +72,8 @@ impl Shared {
             }
             written => written,
         };
-        let leaf = |index| {
-            let range = leaf_range(size, index);
-            LeafHash::of(&content[range.start as usize..range.end as usize])
-        };
-        let leaves: Vec<_> = (0..leaf_count(size)).map(leaf).collect();
         let durable = written.and_then(|()| self.make_durable(&file, &path, size));
-        let blob = durable.and_then(|()| self.publish(claim, &file, &path, size, &leaves));
+        let blob = durable.and_then(|()| self.publish(claim, &file, &path, size, leaves));
         if blob.is_err() {
             let _ = remove_file(&path);
         }

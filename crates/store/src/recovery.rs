@@ -4,17 +4,18 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use shoal_content::{Algorithm, Digest, Hasher, LEAF_SIZE, LeafHash};
+use shoal_content::Digest;
 
 use crate::{
     error::{Error, Result},
+    hash::hash_file,
     index::Record,
     layout::remove_file,
     map,
@@ -244,47 +245,4 @@ impl Shared {
         self.unlist(&claim);
         Ok(())
     }
-}
-
-/// Digest and leaf hashes of all of a file; `None` when `stop` said to stop. Holds one leaf in memory at a time.
-pub(crate) fn hash_file(
-    file: &File,
-    algorithm: Algorithm,
-    stop: &dyn Fn() -> bool,
-) -> io::Result<Option<(Digest, Vec<LeafHash>)>> {
-    let mut whole = Hasher::new(algorithm);
-    let mut leaves = Vec::new();
-    let mut buffer = vec![0; LEAF_SIZE as usize];
-    let mut offset = 0;
-    loop {
-        if stop() {
-            return Ok(None);
-        }
-        let len = fill(file, &mut buffer, offset)?;
-        if len == 0 && offset > 0 {
-            break;
-        }
-        let leaf = &buffer[..len];
-        whole.update(leaf);
-        leaves.push(LeafHash::of(leaf));
-        offset += len as u64;
-        if leaf.len() < buffer.len() {
-            break;
-        }
-    }
-    Ok(Some((whole.finish(), leaves)))
-}
-
-/// Reads until the buffer is full or the file ends.
-fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match file.read_at(&mut buffer[len..], offset + len as u64) {
-            Ok(0) => break,
-            Ok(read) => len += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
 }

@@ -19,6 +19,7 @@ use crate::{
     index::Index,
     layout::Layout,
     options::Options,
+    recent::Recent,
     table::{Table, lock},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) closing: AtomicBool,
     /// When the index was last opened again.
     pub(crate) healed_at: Mutex<Option<Instant>>,
+    /// Leaves that have just landed.
+    pub(crate) recent: Recent,
     /// Keeps other processes out. Last, so that it is given back when all else is closed.
     pub(crate) _lock: File,
 }

@@ -11,10 +11,12 @@ use crate::{
     blob::Blob,
     block::Block,
     error::{Error, Result},
+    hash::hash_bytes,
     index::{Index, MemoryIndex, SledIndex},
     layout::Layout,
     options::{Indexing, Options},
     partial::Partial,
+    recent::Recent,
     shared::{Shared, Verifier},
     table::{Claim, Table},
 };
@@ -97,6 +99,7 @@ impl Store {
             making_room: Mutex::new(()),
             closing: AtomicBool::new(false),
             healed_at: Mutex::new(None),
+            recent: Recent::default(),
             _lock: held,
         });
         shared.reconcile()?;
@@ -136,7 +139,7 @@ impl Store {
 
     /// Stores a small blob at once: verified, synced, renamed. One that is held is left as it is.
     pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<Blob> {
-        let actual = Digest::of(digest.algorithm(), content);
+        let (actual, leaves) = hash_bytes(digest.algorithm(), content);
         if actual != *digest {
             return Err(Error::DigestMismatch { expected: *digest, actual: Box::new(actual) });
         }
@@ -156,7 +159,7 @@ impl Store {
         self.shared.table().slots.remove(digest);
         let size = content.len() as u64;
         self.shared.reserve(digest, size, 0)?;
-        let stored = self.shared.publish_bytes(&claim, content);
+        let stored = self.shared.publish_bytes(&claim, content, &leaves);
         self.shared.table().slots.remove(digest);
         stored
     }
@@ -248,6 +251,11 @@ impl Store {
             refused: counts.refused,
             tags: table.tags as u64,
         }
+    }
+
+    /// Gives back memory: leaves that landed long ago. To be called every few seconds.
+    pub fn trim(&self) {
+        self.shared.recent.trim();
     }
 
     /// Writes to disk what only memory and the index's buffers know: last uses, tags. Done by itself now and then, and on closing.

@@ -24,6 +24,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use common::{content, leaf, options, read_all, write};
 use shoal_content::{Algorithm, Digest, LEAF_SIZE, LeafHash, leaf::leaf_count};
 use shoal_store::{Change, Options, Store};
@@ -140,7 +141,7 @@ fn write_only(store: &Store, seed: u64) {
         drop(partial);
         let partial = store.partial(&digest, content.len() as u64).expect("partial");
         for (index, hash) in (0..).zip(&hashes) {
-            partial.write_leaf(index, leaf(&content, index), *hash).expect("write");
+            partial.write_leaf(index, &Bytes::copy_from_slice(leaf(&content, index)), *hash).expect("write");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use bytes::Bytes;
 use common::{content, leaf, open, options, read_all, sha256, store_whole, write};
 use shoal_content::{Digest, LEAF_SIZE, LeafHash};
 use shoal_store::{Error, Options, Partial, Store};
@@ -104,10 +105,16 @@ fn a_leaf_of_the_wrong_length_or_place_is_refused() {
     let bench = Bench::new();
     let partial = bench.partial(&bench.open());
     let hash = LeafHash([0; 32]);
-    assert!(matches!(partial.write_leaf(6, b"", hash), Err(Error::NoSuchLeaf { index: 6, .. })));
-    assert!(matches!(partial.write_leaf(u64::MAX, b"", hash), Err(Error::NoSuchLeaf { .. })));
-    assert!(matches!(partial.write_leaf(5, &[0; 122], hash), Err(Error::LeafLength { expected: 123, got: 122, .. })));
-    assert!(matches!(partial.write_leaf(0, &[0; 1], hash), Err(Error::LeafLength { expected: LEAF_SIZE, .. })));
+    assert!(matches!(partial.write_leaf(6, &Bytes::new(), hash), Err(Error::NoSuchLeaf { index: 6, .. })));
+    assert!(matches!(partial.write_leaf(u64::MAX, &Bytes::new(), hash), Err(Error::NoSuchLeaf { .. })));
+    assert!(matches!(
+        partial.write_leaf(5, &vec![0; 122].into(), hash),
+        Err(Error::LeafLength { expected: 123, got: 122, .. })
+    ));
+    assert!(matches!(
+        partial.write_leaf(0, &vec![0; 1].into(), hash),
+        Err(Error::LeafLength { expected: LEAF_SIZE, .. })
+    ));
     assert!(partial.have().is_empty());
     let huge = bench.open_other().partial(&bench.digest, u64::MAX);
     assert!(matches!(huge, Err(Error::TooLarge { .. })));
@@ -200,7 +207,7 @@ fn a_leaf_that_lied_is_found_forgotten_and_written_again() {
     let bench = Bench::new();
     let store = bench.open();
     let partial = bench.partial(&store);
-    let lie = vec![7; LEAF_SIZE as usize];
+    let lie = Bytes::from(vec![7; LEAF_SIZE as usize]);
     for index in 0..6 {
         match index {
             1 | 3 => assert!(partial.write_leaf(index, &lie, LeafHash::of(&lie)).unwrap()),
@@ -256,7 +263,7 @@ fn many_writers_of_a_blob_and_of_the_same_leaf_leave_it_right() {
         let store = open(directory.path());
         let partial = store.partial(&digest, content.len() as u64).unwrap();
         let start = Barrier::new(WRITERS as usize);
-        let lie = vec![9; LEAF_SIZE as usize];
+        let lie = Bytes::from(vec![9; LEAF_SIZE as usize]);
         let lies = thread::scope(|scope| {
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
@@ -305,7 +312,7 @@ fn forgetting_and_writing_again_under_other_writers_still_gives_the_whole_digest
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let partial = store.partial(&digest, content.len() as u64).unwrap();
-    let lie = vec![3; LEAF_SIZE as usize];
+    let lie = Bytes::from(vec![3; LEAF_SIZE as usize]);
     thread::scope(|scope| {
         scope.spawn(|| {
             for index in 0..LEAVES {

@@ -50,6 +50,9 @@ use health::Health;
 /// Bodies have had their time; what is left is closing sockets and flushing.
 const CLOSE: Duration = Duration::from_secs(5);
 
+/// How long memory for leaves stays that nobody uses.
+const TRIM_EVERY: Duration = Duration::from_secs(3);
+
 /// A running node.
 pub struct Node {
     pub(crate) data_dir: PathBuf,
@@ -128,6 +131,7 @@ impl Node {
             others.spawn(ipfs::serve(listener, router, stop_rest.clone()));
         }
 
+        others.spawn(trim(node.store.clone(), stop_rest.clone()));
         others.spawn(admin::server::serve(admin_listener, node.clone(), stop_rest.clone()));
         let gateway = tokio::spawn({
             let stop = stop_gateway.clone();
@@ -206,6 +210,14 @@ impl Running {
         }
         // Fails only where somebody removed the socket already.
         let _ = std::fs::remove_file(&self.node.admin_socket);
+    }
+}
+
+/// Gives memory back that the work has left.
+async fn trim(store: Store, stop: CancellationToken) {
+    while tokio::time::timeout(TRIM_EVERY, stop.cancelled()).await.is_err() {
+        store.trim();
+        shoal_content::buffer::trim();
     }
 }
 

@@ -7,9 +7,9 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use futures::AsyncRead;
 use libp2p::Stream;
+use shoal_content::buffer::Buffer;
 
 use super::{
     Gate,
@@ -19,10 +19,6 @@ use crate::{
     Config, Error,
     wire::{Message, varint},
 };
-
-/// Bytes of a message that are made ready at a time. A buffer is one allocation of the message's length, but only so
-/// much more of it is touched than the peer has really sent.
-const READ_STEP: usize = 64 << 10;
 
 /// What a stream gave.
 pub(super) enum Read {
@@ -46,7 +42,7 @@ pub(super) struct Inbound {
 enum State {
     Length { bytes: [u8; varint::MAX_LEN], filled: usize },
     Waiting { len: usize },
-    Body { buffer: Vec<u8>, filled: usize, len: usize, permit: Permit },
+    Body { buffer: Buffer, filled: usize, permit: Permit },
     Skipping { left: usize },
 }
 
@@ -112,20 +108,17 @@ impl Inbound {
                     let Some(permit) = budget.take(len, cx) else { return Poll::Pending };
                     self.since = now;
                     self.moved = now;
-                    self.state = State::Body { buffer: Vec::with_capacity(len), filled: 0, len, permit };
+                    self.state = State::Body { buffer: Buffer::of(len), filled: 0, permit };
                 }
-                State::Body { filled, len, .. } if *filled == *len => {
-                    let State::Body { buffer, permit, .. } = std::mem::replace(&mut self.state, State::START) else {
+                State::Body { filled, buffer, .. } if *filled == buffer.len() => {
+                    let State::Body { buffer, filled, permit } = std::mem::replace(&mut self.state, State::START)
+                    else {
                         continue;
                     };
-                    let message = Message::decode_shared(&Bytes::from(buffer))?;
+                    let message = Message::decode_shared(&buffer.freeze(filled))?;
                     return Poll::Ready(Ok(Read::Message(message, permit)));
                 }
-                State::Body { buffer, filled, len, .. } => {
-                    let end = (*filled + READ_STEP).min(*len);
-                    if buffer.len() < end {
-                        buffer.resize(end, 0);
-                    }
+                State::Body { buffer, filled, .. } => {
                     let count = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer[*filled..]))?;
                     if count == 0 {
                         return Poll::Ready(Err(Error::Io(ErrorKind::UnexpectedEof.into())));

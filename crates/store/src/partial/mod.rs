@@ -22,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use shoal_content::{
     Digest, LeafHash, LeafSet, Outline,
+    buffer::Buffer,
     leaf::{leaf_at, leaf_count, leaf_range},
 };
 
@@ -142,7 +143,7 @@ impl Partial {
     /// False when the leaf was there already, whatever its hash; then nothing is written.
     ///
     /// When it fails, the leaf is not there and everything else is as it was; `Error::NoSpace` when the disk is full and no room can be made.
-    pub fn write_leaf(&self, index: u64, bytes: &[u8], hash: LeafHash) -> Result<bool> {
+    pub fn write_leaf(&self, index: u64, bytes: &Bytes, hash: LeafHash) -> Result<bool> {
         let digest = self.digest;
         if index >= leaf_count(self.size) {
             return Err(Error::NoSuchLeaf { digest, index });
@@ -166,15 +167,13 @@ impl Partial {
             stored => stored,
         };
         stored?;
+        // Before the leaf counts: `forget_leaf` finds it in both or in neither.
+        self.shared.recent.add(digest, index, bytes);
 
-        let forgotten = {
-            let mut progress = lock(&self.progress);
-            progress.admit(index, hash);
-            progress.forgotten
-        };
+        lock(&self.progress).admit(index, hash);
         self.slot.written.fetch_add(got, Ordering::Relaxed);
         drop(turn);
-        self.hash_ahead(index, bytes, forgotten);
+        self.catch_up();
         Ok(true)
     }
 
@@ -241,6 +240,7 @@ impl Partial {
         let path = self.shared.layout.map(&self.digest);
         map.append(self.shared.options.disk.as_ref(), &path, Entry::Forgotten(index))?;
         progress.forget(index);
+        self.shared.recent.forget(&self.digest, index);
         if index < whole.leaves {
             *whole = Whole::new(self.digest.algorithm());
         }
@@ -262,6 +262,7 @@ impl Partial {
 
     /// Removes all of it from the disk, and lets others begin it anew.
     fn give_up(&self, claim: &mut Option<Claimed>) -> Result<()> {
+        self.shared.recent.forget_all(&self.digest);
         let removed = self.shared.remove_partial(&self.digest);
         self.shared.table().slots.remove(&self.digest);
         *claim = None;
@@ -297,18 +298,11 @@ impl Partial {
         let mut lost = 0u64;
         for (index, hash) in (0..).zip(leaves) {
             let Some(hash) = hash else { continue };
-            let leaf = self.read(leaf_range(self.size, index));
+            let leaf = self.read_file(leaf_range(self.size, index));
             match leaf {
-                Ok(leaf) if LeafHash::of(&leaf) == *hash => {
-                    let mut progress = lock(&self.progress);
-                    progress.admit(index, *hash);
-                    drop(progress);
+                Ok(leaf) if self.take_back(index, &leaf, *hash) => {
+                    lock(&self.progress).admit(index, *hash);
                     kept += leaf.len() as u64;
-                    let mut whole = lock(&self.whole);
-                    if whole.leaves == index {
-                        whole.hasher.update(&leaf);
-                        whole.leaves += 1;
-                    }
                 }
                 _ => {
                     lost += 1;
@@ -325,10 +319,18 @@ impl Partial {
     }
 
     fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
+        match self.shared.recent.read(&self.digest, self.size, &range) {
+            Some(bytes) => Ok(bytes),
+            None => self.read_file(range),
+        }
+    }
+
+    fn read_file(&self, range: Range<u64>) -> Result<Bytes> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut buffer = Buffer::of(len);
         let path = || self.shared.layout.part(&self.digest);
-        self.file.read_exact_at(&mut bytes, range.start).map_err(|error| Error::io("read", path(), 0)(error))?;
-        Ok(Bytes::from(bytes))
+        self.file.read_exact_at(&mut buffer, range.start).map_err(|error| Error::io("read", path(), 0)(error))?;
+        Ok(buffer.freeze(len))
     }
 
     fn check_open(&self, progress: &Progress) -> Result<()> {

@@ -12,8 +12,6 @@ pub(super) struct Progress {
     pub(super) frontier: u64,
     /// Leaves that somebody is writing.
     pub(super) writing: HashSet<u64>,
-    /// Grows with every leaf forgotten: bytes in a writer's hands from before may not be those in the file.
-    pub(super) forgotten: u64,
     pub(super) state: State,
 }
 
@@ -34,7 +32,6 @@ impl Progress {
             outline,
             frontier: 0,
             writing: HashSet::new(),
-            forgotten: 0,
             state: State::Open,
         })
     }
@@ -50,7 +47,6 @@ impl Progress {
     pub(super) fn forget(&mut self, index: u64) {
         self.have.remove(index);
         self.frontier = self.frontier.min(index);
-        self.forgotten += 1;
         let Some(mut outline) = Outline::growing(self.outline.size()) else { return };
         for kept in self.have.iter() {
             if let Some(hash) = self.outline.leaf(kept) {

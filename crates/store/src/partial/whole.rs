@@ -1,11 +1,12 @@
 //! The whole digest of a blob in progress, computed as the frontier moves.
 //!
-//! It is moved on by whichever writer finds that nobody else is at it, from the bytes in its hands when its leaf is next, otherwise
-//! from the file, which is in the page cache then. A writer catches up with a few leaves at most, so that none is kept for long;
-//! `verify` does the rest.
+//! It is one chain of steps from the first byte to the last, which leaves half of a core's SHA unit idle; a leaf's hash is another such chain. So it is moved on
+//! beside them: whoever hashes a leaf that has just come takes with it the leaf that the whole needs next, at hardly any cost
+//! (`docs/performance.md`). What so falls behind, because leaves come out of order, is caught up with by their writers, a few leaves
+//! at a time, so that none is kept for long; `verify` does the rest.
 
 use shoal_content::{
-    Algorithm, Hasher,
+    Algorithm, Hasher, LeafHash,
     leaf::{leaf_count, leaf_range},
 };
 
@@ -15,7 +16,11 @@ use crate::{
     table::lock,
 };
 
-/// Leaves that one writer hashes at most when it finds the whole digest behind: some milliseconds.
+/// Leaves that the whole digest may be behind without a writer's catching up: what it costs `verify` at the end, some milliseconds, and
+/// enough for leaves that are hashed side by side.
+const MAY_BE_BEHIND: u64 = 4;
+
+/// Leaves that one writer hashes at most when it catches up: some milliseconds.
 const CATCH_UP: u64 = 4;
 
 /// The whole digest, as far as it has been computed.
@@ -32,40 +37,72 @@ impl Whole {
 }
 
 impl Partial {
-    /// Moves the whole digest on, if nobody else is at it. `bytes` are those of leaf `index`, written before the `forgotten`th leaf was forgotten.
-    pub(super) fn hash_ahead(&self, index: u64, bytes: &[u8], forgotten: u64) {
-        let mut left = CATCH_UP;
-        loop {
-            {
-                let Ok(mut whole) = self.whole.try_lock() else { return };
-                while left > 0 && self.is_next(&whole, None) {
-                    let hashed = if whole.leaves == index && self.is_next(&whole, Some(forgotten)) {
-                        whole.hasher.update(bytes);
-                        Ok(())
-                    } else {
-                        self.read(leaf_range(self.size, whole.leaves)).map(|leaf| whole.hasher.update(&leaf))
-                    };
-                    if let Err(error) = hashed {
-                        // `verify` comes upon it again, and says so.
-                        tracing::debug!(digest = %self.digest, %error, "cannot read a leaf back to hash it");
-                        return;
-                    }
-                    whole.leaves += 1;
-                    left -= 1;
-                }
-                // Unlocked here: whoever landed the next leaf meanwhile, and found this locked, relies on the look below.
-            }
-            let next = self.whole.try_lock().is_ok_and(|whole| self.is_next(&whole, None));
-            if left == 0 || !next {
+    /// The hash of a leaf's bytes, whosever they are: what [`LeafHash::of`] gives. If it can, it moves the whole digest on beside it.
+    pub fn hash_leaf(&self, bytes: &[u8]) -> LeafHash {
+        self.hash_beside(bytes).unwrap_or_else(|| LeafHash::of(bytes))
+    }
+
+    /// As [`Partial::hash_leaf`], but `None`, and nothing is done, when the whole digest is not to be moved on now.
+    pub fn hash_beside(&self, bytes: &[u8]) -> Option<LeafHash> {
+        if self.digest.algorithm() != Algorithm::Sha256 {
+            return None;
+        }
+        let mut whole = self.whole.try_lock().ok()?;
+        let next = leaf_range(self.size, whole.leaves);
+        // The rest of a longer one would be hashed alone, and who asked would wait for it.
+        let is_as_long = next.end - next.start <= bytes.len() as u64;
+        if !is_as_long || !self.is_next(&whole) {
+            return None;
+        }
+        // An error is come upon again, and told, by `verify`.
+        let leaf = self.read(next).ok()?;
+        let hash = whole.hasher.update_beside(&leaf, bytes);
+        whole.leaves += 1;
+        Some(hash)
+    }
+
+    /// Takes a leaf that an earlier attempt wrote if its bytes have this hash still; false when they have not. Into the whole digest too, in the same pass,
+    /// if it is next.
+    pub(super) fn take_back(&self, index: u64, bytes: &[u8], hash: LeafHash) -> bool {
+        let mut whole = lock(&self.whole);
+        if whole.leaves != index {
+            return LeafHash::of(bytes) == hash;
+        }
+        let mut hasher = whole.hasher.clone();
+        let is_right = hasher.update_with_leaf(bytes) == hash;
+        if is_right {
+            *whole = Whole { hasher, leaves: index + 1 };
+        }
+        is_right
+    }
+
+    /// Moves the whole digest on if it is far behind and nobody else is at it.
+    pub(super) fn catch_up(&self) {
+        let Ok(mut whole) = self.whole.try_lock() else { return };
+        for _ in 0..CATCH_UP {
+            if self.behind(&whole) <= MAY_BE_BEHIND || !self.is_next(&whole) {
                 return;
             }
+            match self.read(leaf_range(self.size, whole.leaves)) {
+                Ok(leaf) => whole.hasher.update(&leaf),
+                Err(error) => {
+                    // `verify` comes upon it again, and says so.
+                    tracing::debug!(digest = %self.digest, %error, "cannot read a leaf back to hash it");
+                    return;
+                }
+            }
+            whole.leaves += 1;
         }
     }
 
-    /// Whether the leaf that the whole digest needs next is there, and, if asked, no leaf has been forgotten since.
-    fn is_next(&self, whole: &Whole, forgotten: Option<u64>) -> bool {
-        let progress = lock(&self.progress);
-        progress.have.contains(whole.leaves) && forgotten.is_none_or(|forgotten| forgotten == progress.forgotten)
+    /// Leaves that are there and not in the whole digest.
+    fn behind(&self, whole: &Whole) -> u64 {
+        lock(&self.progress).have.len().saturating_sub(whole.leaves)
+    }
+
+    /// Whether the leaf that the whole digest needs next is there. It stays so while `whole` is locked: nothing is forgotten meanwhile.
+    fn is_next(&self, whole: &Whole) -> bool {
+        lock(&self.progress).have.contains(whole.leaves)
     }
 
     pub(super) fn verify_whole(&self, whole: &mut Whole) -> Result<()> {

@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use shoal_content::{
     Algorithm, Digest, LEAF_SIZE, LeafHash,
     leaf::{leaf_count, leaf_range},
@@ -59,8 +60,8 @@ pub(crate) fn leaf(content: &[u8], index: u64) -> &[u8] {
 }
 
 pub(crate) fn write(partial: &Partial, content: &[u8], index: u64) -> Result<bool, shoal_store::Error> {
-    let leaf = leaf(content, index);
-    partial.write_leaf(index, leaf, LeafHash::of(leaf))
+    let leaf = Bytes::copy_from_slice(leaf(content, index));
+    partial.write_leaf(index, &leaf, LeafHash::of(&leaf))
 }
 
 /// Writes a blob leaf by leaf and commits it.
