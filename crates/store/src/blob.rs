@@ -12,7 +12,7 @@ use shoal_content::{Cid, Digest, Outline, buffer::Buffer};
 
 use crate::{
     error::{Error, Result},
-    recovery::hash_file,
+    hash::hash_file,
     shared::Shared,
 };
 

@@ -126,3 +126,92 @@ impl Partial {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use shoal_content::{Digest, LEAF_SIZE};
+
+    use super::*;
+    use crate::{options::Options, store::Store};
+
+    const LEAVES: u64 = 9;
+
+    fn blob() -> Vec<u8> {
+        let size = (LEAVES - 1) * LEAF_SIZE + 77;
+        (0..size).map(|at| (at / 3 % 251) as u8).collect()
+    }
+
+    fn leaf(blob: &[u8], index: u64) -> Bytes {
+        let range = leaf_range(blob.len() as u64, index);
+        Bytes::copy_from_slice(&blob[range.start as usize..range.end as usize])
+    }
+
+    fn begin(algorithm: Algorithm, blob: &[u8]) -> (tempfile::TempDir, Partial) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(folder.path())).unwrap();
+        let partial = store.partial(&Digest::of(algorithm, blob), blob.len() as u64).unwrap();
+        (folder, partial)
+    }
+
+    fn land(partial: &Partial, blob: &[u8], index: u64) {
+        let bytes = leaf(blob, index);
+        let hash = partial.hash_leaf(&bytes);
+        assert_eq!(hash, LeafHash::of(&bytes));
+        partial.write_leaf(index, &bytes, hash).unwrap();
+    }
+
+    #[test]
+    fn leaves_that_come_in_order_leave_only_the_last_to_be_hashed_at_the_end() {
+        let blob = blob();
+        let (_folder, partial) = begin(Algorithm::Sha256, &blob);
+        for index in 0..LEAVES {
+            land(&partial, &blob, index);
+        }
+        // The last leaf is short: the one before it would have been hashed alone beside it.
+        assert_eq!(lock(&partial.whole).leaves, LEAVES - 2);
+        partial.verify().unwrap();
+        assert_eq!(lock(&partial.whole).leaves, LEAVES);
+        partial.commit().unwrap();
+    }
+
+    #[test]
+    fn what_a_late_leaf_has_held_up_is_caught_up_with() {
+        let blob = blob();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let (_folder, partial) = begin(algorithm, &blob);
+            for index in (1..LEAVES).chain([0]) {
+                assert_eq!(lock(&partial.whole).leaves, 0);
+                land(&partial, &blob, index);
+            }
+            assert_eq!(lock(&partial.whole).leaves, CATCH_UP);
+            partial.verify().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_leaf_that_is_forgotten_leaves_nothing_in_the_whole_digest() {
+        let blob = blob();
+        let (_folder, partial) = begin(Algorithm::Sha256, &blob);
+        let lie = Bytes::from(vec![1; LEAF_SIZE as usize]);
+        partial.write_leaf(0, &lie, LeafHash::of(&lie)).unwrap();
+        for index in 1..LEAVES {
+            land(&partial, &blob, index);
+        }
+        assert!(lock(&partial.whole).leaves > 0);
+        assert!(matches!(partial.verify(), Err(Error::DigestMismatch { .. })));
+        partial.forget_leaf(0).unwrap();
+        land(&partial, &blob, 0);
+        partial.verify().unwrap();
+    }
+
+    #[test]
+    fn a_short_leaf_does_not_wait_for_a_long_one() {
+        let blob = blob();
+        let (_folder, partial) = begin(Algorithm::Sha256, &blob);
+        land(&partial, &blob, 0);
+        assert_eq!(partial.hash_beside(b"short"), None);
+        assert_eq!(partial.hash_leaf(b"short"), LeafHash::of(b"short"));
+        assert_eq!(lock(&partial.whole).leaves, 0);
+    }
+}

@@ -61,7 +61,9 @@ pub(crate) fn leaf(content: &[u8], index: u64) -> &[u8] {
 
 pub(crate) fn write(partial: &Partial, content: &[u8], index: u64) -> Result<bool, shoal_store::Error> {
     let leaf = Bytes::copy_from_slice(leaf(content, index));
-    partial.write_leaf(index, &leaf, LeafHash::of(&leaf))
+    let hash = partial.hash_leaf(&leaf);
+    assert_eq!(hash, LeafHash::of(&leaf));
+    partial.write_leaf(index, &leaf, hash)
 }
 
 /// Writes a blob leaf by leaf and commits it.
