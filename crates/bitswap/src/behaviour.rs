@@ -373,7 +373,7 @@ impl Behaviour {
                 batch.push(next);
             }
             self.hashing += 1;
-            self.jobs.push(jobs::hash(peer, batch));
+            self.jobs.push(jobs::hash(Arc::clone(&self.blocks), peer, batch));
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use libp2p::PeerId;
-use shoal_content::Cid;
+use shoal_content::{Cid, Digest};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
@@ -65,12 +65,16 @@ pub(crate) fn store(blocks: Arc<dyn Blocks>, action: Action) -> JoinHandle<Done>
 }
 
 /// Hashes blocks of one peer.
-pub(crate) fn hash(peer: PeerId, batch: Vec<Unchecked>) -> JoinHandle<Done> {
+pub(crate) fn hash(hasher: Arc<dyn Blocks>, peer: PeerId, batch: Vec<Unchecked>) -> JoinHandle<Done> {
     spawn_blocking(move || {
+        let hash = |algorithm, data: &[u8]| {
+            let hashed = catch_unwind(AssertUnwindSafe(|| hasher.hash(algorithm, data)));
+            hashed.unwrap_or_else(|_| Digest::of(algorithm, data))
+        };
         let mut blocks = Vec::with_capacity(batch.len());
         let mut permits = Vec::with_capacity(batch.len());
         for Unchecked { block: Block { prefix, data }, frame_len, permit, .. } in batch {
-            let cid = verify::cid_of(&prefix.unwrap_or(Prefix::V0), &data);
+            let cid = verify::cid_of(&prefix.unwrap_or(Prefix::V0), &data, hash);
             let data = if data.len() < frame_len / FRAME_SHARE { Bytes::copy_from_slice(&data) } else { data };
             blocks.push(Checked { cid, bare: prefix.is_none(), data });
             permits.push(permit);

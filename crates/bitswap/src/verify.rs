@@ -10,13 +10,13 @@ pub(crate) fn supports(cid: &Cid) -> bool {
 }
 
 /// The CID of `data` under `prefix`. `None` for hash functions other than SHA-256 and SHA-512, for truncated hashes,
-/// and for prefixes that no CID can have. Costs a hash of all of `data`: not for the network task.
-pub(crate) fn cid_of(prefix: &Prefix, data: &[u8]) -> Option<Cid> {
+/// and for prefixes that no CID can have. Costs a hash of all of `data`, by `hash`: not for the network task.
+pub(crate) fn cid_of(prefix: &Prefix, data: &[u8], hash: impl FnOnce(Algorithm, &[u8]) -> Digest) -> Option<Cid> {
     let algorithm = algorithm(prefix.hash_code, prefix.hash_len)?;
     if prefix.version > 1 || (prefix.version == 0 && (prefix.codec, prefix.hash_code) != (0x70, 0x12)) {
         return None;
     }
-    let multihash = Digest::of(algorithm, data).multihash();
+    let multihash = hash(algorithm, data).multihash();
     match prefix.version {
         0 => Cid::new_v0(multihash).ok(),
         _ => Some(Cid::new_v1(prefix.codec, multihash)),
@@ -45,16 +45,16 @@ mod tests {
     fn the_cid_is_computed_from_prefix_and_bytes() {
         let cid: Cid = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e".parse().unwrap();
         assert!(supports(&cid));
-        assert_eq!(cid_of(&Prefix::of(&cid), b"hello world"), Some(cid));
-        assert_ne!(cid_of(&Prefix::of(&cid), b"hello worle"), Some(cid));
+        assert_eq!(cid_of(&Prefix::of(&cid), b"hello world", Digest::of), Some(cid));
+        assert_ne!(cid_of(&Prefix::of(&cid), b"hello worle", Digest::of), Some(cid));
         let v0: Cid = Cid::new_v0(*cid.hash()).unwrap();
-        assert_eq!(cid_of(&Prefix::V0, b"hello world"), Some(v0));
+        assert_eq!(cid_of(&Prefix::V0, b"hello world", Digest::of), Some(v0));
     }
 
     #[test]
     fn a_prefix_that_no_checkable_cid_has_gives_none() {
         let good = Prefix { version: 1, codec: 0x55, hash_code: 0x12, hash_len: 32 };
-        assert!(cid_of(&good, b"").is_some());
+        assert!(cid_of(&good, b"", Digest::of).is_some());
         for bad in [
             Prefix { version: 2, ..good },
             Prefix { version: 0, ..good },
@@ -63,7 +63,7 @@ mod tests {
             Prefix { hash_len: 20, ..good },
             Prefix { hash_len: u64::MAX, ..good },
         ] {
-            assert_eq!(cid_of(&bad, b""), None, "{bad:?}");
+            assert_eq!(cid_of(&bad, b"", Digest::of), None, "{bad:?}");
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use shoal_content::{Cid, Digest, LeafHash, Outline};
+use shoal_content::{Algorithm, Cid, Digest, LeafHash, Outline};
 use shoal_store::{Change, Store};
 use shoal_swarm::{Blocks, KnownTag, PeerId, Provides, Swarm};
 use tokio::sync::oneshot;
@@ -57,6 +57,13 @@ impl Blocks for Shown {
         }
         let Some(block) = self.store.block(cid).map_err(io::Error::other)? else { return Ok(None) };
         block.read().map(Some).map_err(io::Error::other)
+    }
+
+    fn hash(&self, algorithm: Algorithm, block: &[u8]) -> Digest {
+        match algorithm {
+            Algorithm::Sha256 => Digest::sha256(self.live.hash(block).0),
+            Algorithm::Sha512 => Digest::of(algorithm, block),
+        }
     }
 }
 

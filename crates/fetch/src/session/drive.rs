@@ -508,7 +508,7 @@ impl<'a> Driver<'a> {
     pub(super) fn write(&mut self, leaf: u64, bytes: Bytes, source: Source<PeerId>, hash: Option<LeafHash>) {
         let partial = self.partial.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let hash = hash.unwrap_or_else(|| LeafHash::of(&bytes));
+            let hash = hash.unwrap_or_else(|| partial.hash_leaf(&bytes));
             let written = partial.write_leaf(leaf, &bytes, hash).map(|_| ()).map_err(|error| match error {
                 error if error.is_no_space() => WriteError::NoSpace(error.to_string()),
                 error => WriteError::Failed(error.to_string()),
