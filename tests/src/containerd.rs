@@ -1,7 +1,6 @@
 //! containerd, once for each host, with a root, a state and a socket of its own: Debian's, or the one of today that `cargo xtask deps` builds.
 
 use std::{
-    ffi::OsStr,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -133,12 +132,14 @@ config_path = "{certs}"
 "#
             );
         }
-        // The chunk's size counts where the pull is done.
+        // NRI has one socket for the whole machine. The chunk's size counts where the pull is done.
         let chunk = format!("concurrent_layer_fetch_buffer = {}\n", self.chunk);
         let (client, transfer) = if self.by_client { (chunk.as_str(), "") } else { ("", chunk.as_str()) };
         let mut text = format!(
             r#"version = 3
-{head}[plugins."io.containerd.cri.v1.images"]
+{head}[plugins."io.containerd.nri.v1.nri"]
+disable = true
+[plugins."io.containerd.cri.v1.images"]
 snapshotter = "overlayfs"
 use_local_image_pull = {by_client}
 {client}[plugins."io.containerd.cri.v1.images".registry]
@@ -235,9 +236,10 @@ impl Containerd {
         let target = self.host.folder.join("mounted");
         fs::create_dir_all(&target)?;
         let shown = target.display().to_string();
-        self.ctr_here(["--namespace", namespace, "images", "mount", image, &shown])?;
-        let files = tree::read(&target);
-        self.ctr_here(["--namespace", namespace, "images", "unmount", "--rm", &shown])?;
+        self.ctr_there(&["--namespace", namespace, "images", "mount", image, &shown])?;
+        // Seen from where it is mounted.
+        let files = tree::read(Path::new(&format!("/proc/{}/root{shown}", self.daemon.pid())));
+        self.ctr_there(&["--namespace", namespace, "images", "unmount", "--rm", &shown])?;
         files
     }
 
@@ -272,9 +274,10 @@ impl Containerd {
         run(&mut command)
     }
 
-    /// Outside of the host's namespaces, so that what is mounted is seen by this process too.
-    fn ctr_here<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
-        let mut command = Command::new(self.config.programs.ctr());
+    /// Among the mounts of containerd, which since version 2.2 does a part of the mounting.
+    fn ctr_there(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new("nsenter");
+        command.arg("--mount").arg(format!("--target={}", self.daemon.pid())).arg(self.config.programs.ctr());
         run(command.arg("--address").arg(&self.socket).args(arguments))
     }
 }

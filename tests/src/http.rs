@@ -44,7 +44,18 @@ impl Answer {
 }
 
 /// Sends a request without a body and takes all that comes. `headers` are whole lines without their ends.
-pub fn request(mut stream: TcpStream, method: &str, target: &str, headers: &[&str]) -> Result<Answer> {
+pub fn request(stream: TcpStream, method: &str, target: &str, headers: &[&str]) -> Result<Answer> {
+    exchange(stream, method, target, headers, usize::MAX)
+}
+
+/// Sends a GET, takes the first `limit` bytes of the body, if it has so many, and hangs up.
+pub fn take(stream: TcpStream, target: &str, headers: &[&str], limit: usize) -> Result<Answer> {
+    let mut answer = exchange(stream, "GET", target, headers, limit)?;
+    answer.body.truncate(limit);
+    Ok(answer)
+}
+
+fn exchange(mut stream: TcpStream, method: &str, target: &str, headers: &[&str], limit: usize) -> Result<Answer> {
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let host = stream.peer_addr()?;
@@ -81,7 +92,7 @@ pub fn request(mut stream: TcpStream, method: &str, target: &str, headers: &[&st
     };
     let length = answer.header("content-length").map(str::parse::<usize>).transpose().context("Content-Length")?;
     let length = if method == "HEAD" { Some(0) } else { length };
-    while length.is_none_or(|length| answer.body.len() < length) {
+    while answer.body.len() < limit && length.is_none_or(|length| answer.body.len() < length) {
         match stream.read(&mut buffer) {
             Ok(0) => {
                 answer.cut = length.map(|_| Cut::Closed);

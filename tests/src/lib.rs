@@ -14,8 +14,10 @@
 //! | [`registry`] | docker-registry and what it counted |
 //! | [`containerd`], [`cri`] | containerd, by `ctr` and by what kubelet calls |
 //! | [`shoal`] | the program under test |
+//! | [`node`] | both on one host, the one installed in front of the other |
 //! | [`http`] | what a runtime sees of the gateway |
 //! | [`blobs`] | an upstream of many blobs, with a switch |
+//! | [`conformance`] | the official suite of what a registry must do |
 //! | [`tree`] | the files of an image, compared |
 //! | [`ipfs`] | Kubo and Helia |
 //! | [`wait`] | waiting for an event, with a deadline |
@@ -23,11 +25,13 @@
 
 pub mod bench;
 pub mod blobs;
+pub mod conformance;
 pub mod containerd;
 pub mod cri;
 pub mod http;
 pub mod image;
 pub mod ipfs;
+pub mod node;
 pub mod process;
 pub mod registry;
 pub mod shoal;
@@ -38,6 +42,7 @@ pub mod wait;
 pub use crate::{
     containerd::Containerd,
     image::RealImage,
+    node::Node,
     process::{Daemon, run},
     registry::Registry,
     shoal::{Setup, Shoal},

@@ -38,6 +38,8 @@ pub struct Setup {
     pub registries: Vec<(String, String)>,
     /// Peers that it dials.
     pub peers: Vec<SocketAddr>,
+    /// More lines of the section `[gateway]`.
+    pub gateway: String,
     /// More lines of the section `[swarm]`.
     pub swarm: String,
     /// More lines of the configuration, as whole sections.
@@ -230,13 +232,14 @@ fn write_config(folder: &Path, listens: &Listens, setup: &Setup) -> Result<()> {
     let mut config = format!(
         "data_dir = \"{data}\"\n\
          quota = \"20GiB\"\n\
-         [gateway]\nlisten = \"{gateway}\"\n\
+         [gateway]\nlisten = \"{gateway}\"\n{more_gateway}\
          [swarm]\nlisten = [\"/ip4/{swarm_ip}/tcp/{swarm_port}\"]\nkey_file = \"{key}\"\npeers = [{peers}]\n{swarm}\
          [admin]\nsocket = \"{socket}\"\n\
          [metrics]\nlisten = \"{metrics}\"\n\
          [log]\nlevel = \"{level}\"\n",
         data = folder.join("data").display(),
         gateway = listens.gateway,
+        more_gateway = setup.gateway,
         swarm_ip = listens.swarm.ip(),
         swarm_port = listens.swarm.port(),
         key = key.display(),

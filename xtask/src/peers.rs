@@ -1,4 +1,5 @@
-//! What tests run Shoal beside and Debian does not have: Kubo, Helia, the JavaScript importer that DAGs are compared with, and a containerd of today.
+//! What tests run Shoal beside and Debian does not have: Kubo, Helia, the JavaScript importer that DAGs are compared with,
+//! a containerd of today, and the conformance suite of registries.
 //!
 //! Their versions and hashes stand in lock files under `tests`. Where Go or Node.js is missing, the tests that need them say that they are skipped.
 
@@ -48,9 +49,18 @@ const CONTAINERD: FromGo = FromGo {
     tags: "no_btrfs,no_devmapper,no_zfs",
 };
 
+/// The OCI distribution specification's own tests of a registry.
+const CONFORMANCE: FromGo = FromGo {
+    name: "conformance",
+    sources: "conformance",
+    into: "conformance",
+    programs: &[("conformance", "github.com/opencontainers/distribution-spec/conformance")],
+    tags: "",
+};
+
 /// Installs what is not there yet, and tells what cannot be had here: a machine without a network runs the other tests all the same.
 pub(crate) fn install() {
-    let built = [&CONTAINERD, &KUBO].map(|programs| programs.install()).into_iter();
+    let built = [&CONTAINERD, &CONFORMANCE, &KUBO].map(|programs| programs.install()).into_iter();
     let all = built.chain(NPM.into_iter().map(packages));
     for lacking in all.filter_map(|installed| installed.unwrap_or_else(|error| Some(format!("{error:#}")))) {
         eprintln!("left out: {lacking}");

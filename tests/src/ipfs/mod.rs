@@ -65,6 +65,7 @@ impl Ours {
         let setup = Setup {
             registries: vec![(upstream.name(), format!("http://{}", upstream.name()))],
             peers,
+            gateway: String::new(),
             swarm: format!("admission = \"{admission}\"\n"),
             more: format!("[ipfs]\nlisten = \"{ipfs}\"\n"),
         };
