@@ -48,6 +48,21 @@ pub(crate) fn bench() -> Result<()> {
     must(&mut cargo(["run", "--release", "--package", "shoal-tests", "--bin", "bench"]))
 }
 
+/// `cargo xtask bench micro …`: the arguments are criterion's.
+pub(crate) fn bench_micro(arguments: &[&str]) -> Result<()> {
+    const CRATES: [(&str, &str); 4] = [
+        ("shoal-content", "hashing"),
+        ("shoal-bitswap", "messages"),
+        ("shoal-coordination", "grants"),
+        ("shoal-store", "leaves"),
+    ];
+    let mut bench = cargo(["bench"]);
+    for (package, name) in CRATES {
+        bench.args(["--package", package, "--bench", name]);
+    }
+    must(bench.arg("--").args(arguments))
+}
+
 /// `cargo xtask bench swarm …`
 pub(crate) fn bench_swarm(arguments: &[&str]) -> Result<()> {
     peers::install_containerd();

@@ -38,6 +38,7 @@ cargo xtask COMMAND
   fuzz [SECONDS]     each fuzz target for SECONDS (60)
   demo               a swarm on this machine, with a real image
   bench              what a release build does in a second, a core and a byte of memory
+  bench micro [ARGS] hashing, messages, grants and the store, each by itself (criterion's arguments)
   bench swarm [ARGS] how near many nodes come to what their links allow (root; --help tells more)
   bench ipfs [RUNS]  blocks between two Kubos, two of ours, and one of each
   image              target/image/shoal.tar: a static program in an image, for `ctr images import`
@@ -67,6 +68,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["fuzz", seconds] => fuzz::run(seconds.parse()?),
         ["demo"] => ci::demo(),
         ["bench"] => ci::bench(),
+        ["bench", "micro", rest @ ..] => ci::bench_micro(rest),
         ["bench", "swarm", rest @ ..] => ci::bench_swarm(rest),
         ["bench", "ipfs", rest @ ..] => ci::bench_ipfs(rest),
         ["image"] => image::run(),
