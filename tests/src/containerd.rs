@@ -145,7 +145,6 @@ use_local_image_pull = {by_client}
 {client}[plugins."io.containerd.cri.v1.images".registry]
 config_path = "{certs}"
 [plugins."io.containerd.transfer.v1.local"]
-config_path = "{certs}"
 {transfer}"#,
             by_client = self.by_client,
         );
