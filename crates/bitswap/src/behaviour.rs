@@ -323,7 +323,12 @@ impl Behaviour {
                 self.events.push_back(Event::Block { peer, cid, data });
             }
             (Arrival::Late, _) => self.tally.late_blocks.add(1),
-            _ => self.bad_block(peer, data.len(), 1),
+            _ => {
+                self.bad_block(peer, data.len(), 1);
+                for cid in self.client.distrust(&peer) {
+                    self.fail(peer, cid, Failure::BadBlock);
+                }
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Failure {
     Unsupported,
     /// [`Config::max_wants`](crate::Config::max_wants) wants of this peer are outstanding already.
     TooMany,
+    /// The peer sent bytes that are nothing it was asked for: it errs or lies, and for which want it did cannot be told.
+    BadBlock,
 }
 
 impl std::fmt::Display for Failure {
@@ -53,6 +55,7 @@ impl std::fmt::Display for Failure {
             Failure::TimedOut => "peer did not answer in time",
             Failure::Unsupported => "not supported by the peer's bitswap version or our hash functions",
             Failure::TooMany => "too many wants outstanding at the peer",
+            Failure::BadBlock => "peer sent bytes that it was not asked for",
         })
     }
 }

@@ -42,7 +42,8 @@ pub enum Event {
         /// Why.
         reason: Failure,
     },
-    /// The peer sent bytes that hash to nothing that was ever asked of it: it errs or lies.
+    /// The peer sent bytes that hash to nothing that was ever asked of it: it errs or lies. The blocks that it owes at that moment have failed
+    /// ([`Failure::BadBlock`]); what is wanted of it from then on is wanted.
     BadBlock {
         /// Who sent them.
         peer: PeerId,

@@ -239,6 +239,19 @@ impl Client {
         cids
     }
 
+    /// The peer sent what it was not asked for. Whatever block it owes may be what it has just not sent, so none is waited for any longer:
+    /// these wants have failed, and the peer is told that they are withdrawn.
+    pub(crate) fn distrust(&mut self, peer: &PeerId) -> Vec<Cid> {
+        let Some(state) = self.peers.get_mut(peer) else { return Vec::new() };
+        let owed = state.wants.iter().filter(|(_, want)| want.told && want.ask != Ask::Have);
+        let cids: Vec<Cid> = owed.map(|(cid, _)| *cid).collect();
+        for cid in &cids {
+            state.remove(cid);
+            state.cancels.insert(*cid);
+        }
+        cids
+    }
+
     /// The peer turned out to speak a version without WANT-HAVE; the wants that it cannot understand have failed.
     pub(crate) fn is_old(&mut self, peer: &PeerId, old: bool) -> Vec<Cid> {
         let Some(state) = self.peers.get_mut(peer) else { return Vec::new() };

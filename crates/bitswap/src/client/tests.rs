@@ -169,6 +169,25 @@ fn after_all_wants_failed_nothing_is_sent_until_something_is_wanted_and_then_all
     assert_eq!(client.block(&peer, Some(&cid(1)), 10, now), Arrival::Late);
 }
 
+#[test]
+fn a_peer_that_sent_what_it_was_not_asked_for_is_no_longer_waited_for() {
+    let (mut client, peer, now) = client();
+    client.want(&peer, cid(1), Ask::Block, 1, now).unwrap();
+    client.want(&peer, cid(2), Ask::Await, 1, now).unwrap();
+    client.want(&peer, cid(3), Ask::Have, 1, now).unwrap();
+    client.next_entries(&peer);
+    client.want(&peer, cid(4), Ask::Block, 1, now).unwrap();
+    assert_eq!(client.block(&peer, Some(&cid(9)), 10, now), Arrival::Unasked);
+    let failed: HashSet<Cid> = client.distrust(&peer).into_iter().collect();
+    assert_eq!(failed, [cid(1), cid(2)].into(), "what it did not know of yet, and news, are still wanted");
+    let (entries, full) = client.next_entries(&peer).unwrap();
+    assert_eq!((cids(&entries, true).len(), cids(&entries, false), full), (2, vec![cid(4)], false));
+    // What it was about to send is late, and no further lie.
+    assert_eq!(client.block(&peer, Some(&cid(2)), 10, now), Arrival::Late);
+    assert!(client.distrust(&peer).contains(&cid(4)));
+    assert!(client.distrust(&peer).is_empty());
+}
+
 /// A client, and a peer that keeps exactly the wantlist it is told, over a thousand random lives.
 #[test]
 fn the_peer_always_knows_what_is_wanted_and_nothing_stays_behind() {
@@ -184,7 +203,7 @@ fn life(seed: u64) {
     let mut waiting: HashSet<Cid> = HashSet::new();
     for _ in 0..300 {
         let one = cid(random.below(40) as u64);
-        match random.below(12) {
+        match random.below(13) {
             0..=3 => {
                 let ask = *random.pick(&[Ask::Block, Ask::Await, Ask::Have]).unwrap();
                 match client.want(&peer, one, ask, random.below(3) as i32, now) {
@@ -234,7 +253,12 @@ fn life(seed: u64) {
                     assert!(waiting.remove(&cid));
                 }
             }
-            _ if random.chance(20) => client.resend(&peer),
+            11 if random.chance(20) => client.resend(&peer),
+            12 if random.chance(20) => {
+                for cid in client.distrust(&peer) {
+                    assert!(waiting.remove(&cid));
+                }
+            }
             _ => {}
         }
         let state = &client.peers[&peer];

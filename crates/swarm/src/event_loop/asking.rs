@@ -184,9 +184,10 @@ impl EventLoop {
             }
             Event::Failed { peer, cid, reason } => {
                 let error = match reason {
-                    Failure::Disconnected => BlockError::Disconnected,
-                    Failure::TimedOut => BlockError::Timeout,
-                    other => BlockError::Invalid(other.to_string()),
+                    // A stream that cannot be had says nothing against the peer's word.
+                    Failure::Disconnected | Failure::Stream => BlockError::Disconnected,
+                    Failure::TimedOut | Failure::TooMany => BlockError::Timeout,
+                    Failure::Unsupported | Failure::BadBlock => BlockError::Invalid(reason.to_string()),
                 };
                 self.wants.fail(peer, cid, &error);
             }
