@@ -22,8 +22,10 @@
 //! | [`ipfs`] | Kubo and Helia |
 //! | [`wait`] | waiting for an event, with a deadline |
 //! | [`bench`] | how near a swarm comes to what its links allow, beside what else does this job |
+//! | [`bitswap`] | what blocks between nodes cost, beside a bare stream |
 
 pub mod bench;
+pub mod bitswap;
 pub mod blobs;
 pub mod conformance;
 pub mod containerd;

@@ -79,6 +79,12 @@ pub(crate) fn bench_ipfs(arguments: &[&str]) -> Result<()> {
     must(bench.args(arguments))
 }
 
+/// `cargo xtask bench bitswap`
+pub(crate) fn bench_bitswap(arguments: &[&str]) -> Result<()> {
+    let mut bench = cargo(["run", "--release", "--package", "shoal-tests", "--bin", "bitswap", "--"]);
+    must(bench.args(arguments))
+}
+
 fn fuzz_seconds() -> Result<u32> {
     Ok(match std::env::var("SHOAL_FUZZ_SECONDS") {
         Ok(seconds) => seconds.parse()?,

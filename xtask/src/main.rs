@@ -41,6 +41,7 @@ cargo xtask COMMAND
   bench micro [ARGS] hashing, messages, grants and the store, each by itself (criterion's arguments)
   bench swarm [ARGS] how near many nodes come to what their links allow (root; --help tells more)
   bench ipfs [RUNS]  blocks between two Kubos, two of ours, and one of each
+  bench bitswap [ARGS]  blocks between nodes beside a bare stream (--help tells more)
   image              target/image/shoal.tar: a static program in an image, for `ctr images import`
   deps               installs what tests and image need (root on Debian)
   ci                 all of it
@@ -71,6 +72,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["bench", "micro", rest @ ..] => ci::bench_micro(rest),
         ["bench", "swarm", rest @ ..] => ci::bench_swarm(rest),
         ["bench", "ipfs", rest @ ..] => ci::bench_ipfs(rest),
+        ["bench", "bitswap", rest @ ..] => ci::bench_bitswap(rest),
         ["image"] => image::run(),
         ["deps"] => machine::install_all(),
         ["ci"] => ci::run(),

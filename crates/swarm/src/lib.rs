@@ -55,6 +55,8 @@ pub use seed::{Resolve, Seed, SystemResolver};
 pub use shoal_bitswap::{Blocks, Ledger};
 use shoal_content::{Digest, Outline};
 use tokio::sync::oneshot;
+#[doc(hidden)]
+pub use transport::build as transport;
 
 /// What this node shows to peers: its blocks, and the outlines of its blobs. All calls may block; none is made on the network task.
 pub trait Provides: Blocks {
