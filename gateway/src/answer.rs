@@ -13,13 +13,13 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{
-        ACCEPT, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LINK, RANGE,
-        WARNING,
+        ACCEPT, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        IF_RANGE, LINK, RANGE, WARNING,
     },
     request::Parts,
 };
 use shoal_content::{Digest, Origin, Reference};
-use shoal_fetch::{Error, Pulls};
+use shoal_fetch::{Admission, Credential, Error, Item, Pulls};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -56,6 +56,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) head_only: bool,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) origin: Origin,
+    /// From where it is to be had for who asks.
+    pub(crate) pulls: Arc<dyn Pulls>,
     /// Whether the client asks elsewhere when it gets nothing here.
     pub(crate) next_host: bool,
     /// By when there must be something to answer with.
@@ -65,8 +67,8 @@ pub(crate) struct Asking<'a> {
 }
 
 impl Shared {
-    /// Answers a request whose body, if it has one, nobody reads.
-    pub(crate) async fn answer(self: &Arc<Self>, parts: &Parts, scissors: Scissors) -> Response {
+    /// Answers a request whose body, if it has one, nobody reads. `is_local`: it came over loopback.
+    pub(crate) async fn answer(self: &Arc<Self>, parts: &Parts, is_local: bool, scissors: Scissors) -> Response {
         let going = self.metrics.begin_request();
         let began = Instant::now();
         let parsed = path::parse(parts.uri.path(), parts.uri.query());
@@ -84,7 +86,7 @@ impl Shared {
         };
         let result = match parts.method {
             Method::GET | Method::HEAD => match parsed {
-                Ok(request) => self.route(parts, &request, scissors, going).await,
+                Ok(request) => self.route(parts, &request, is_local, scissors, going).await,
                 Err(refused) => Err(refused.into()),
             },
             _ => Err(Fault::read_only()),
@@ -109,6 +111,7 @@ impl Shared {
         self: &Arc<Self>,
         parts: &Parts,
         request: &Request,
+        is_local: bool,
         scissors: Scissors,
         going: Going,
     ) -> Result<Response, Fault> {
@@ -122,7 +125,8 @@ impl Shared {
         };
         let budget = if next_host { hasty } else { self.config.patient_budget.max(hasty) };
         let deadline = Instant::now() + budget;
-        let asking = Asking { head_only, headers: &parts.headers, origin, next_host, deadline, scissors, going };
+        let pulls = self.admit(parts, request, &origin, is_local, deadline).await?;
+        let asking = Asking { head_only, headers: &parts.headers, origin, pulls, next_host, deadline, scissors, going };
         match request {
             Request::Ping => Ok(pong()),
             Request::Manifest(_, reference) => self.manifest(&asking, reference).await,
@@ -131,6 +135,36 @@ impl Shared {
             Request::Referrers(name, digest, query) => {
                 self.pass(&asking, name, &format!("referrers/{digest}"), query.as_deref()).await
             }
+        }
+    }
+
+    /// From where who asks may have what is asked for.
+    async fn admit(
+        &self,
+        parts: &Parts,
+        request: &Request,
+        origin: &Origin,
+        is_local: bool,
+        deadline: Instant,
+    ) -> Result<Arc<dyn Pulls>, Fault> {
+        let (item, about) = match request {
+            Request::Manifest(_, reference) => (Item::Manifest(reference.clone()), About::manifest(reference)),
+            Request::Blob(_, digest) => (Item::Blob(*digest), About::Blob),
+            Request::Tags(..) => (Item::Other("tags/list".to_owned()), About::Upstream),
+            Request::Referrers(_, digest, _) => (Item::Other(format!("referrers/{digest}")), About::Upstream),
+            Request::Ping => return Ok(self.pulls.clone()),
+        };
+        let next_host = request.name().is_some_and(|name| has_next_host(&name.place));
+        // From elsewhere they came in clear over a network: they are not to be encouraged.
+        let caller = parts.headers.get(AUTHORIZATION).filter(|_| is_local).and_then(|value| value.to_str().ok());
+        let caller = caller.and_then(Credential::from_authorization);
+        let admission =
+            self.in_time(deadline, &origin.to_string(), self.pulls.admit(origin, &item, caller.as_ref())).await;
+        match admission.map_err(|error| Fault::from_error(&error, about, next_host))? {
+            Admission::Open => Ok(self.pulls.clone()),
+            Admission::Proven(pulls) => Ok(pulls),
+            Admission::Unproven if is_local => Err(Fault::unproven(origin)),
+            Admission::Unproven | Admission::Refused => Err(Fault::denied(origin, about, next_host)),
         }
     }
 
@@ -179,7 +213,7 @@ impl Shared {
         let (digest, stale) = match reference {
             Reference::Digest(digest) => (*digest, false),
             Reference::Tag(tag) => {
-                let resolved = self.pulls.resolve(origin, tag).await?;
+                let resolved = asking.pulls.resolve(origin, tag).await?;
                 if asking.head_only && !resolved.stale {
                     let shoal_fetch::Resolved { digest, media_type, size, stale } = resolved;
                     return Ok(Found { digest, media_type, size, stale, bytes: None });
@@ -187,7 +221,7 @@ impl Shared {
                 (resolved.digest, resolved.stale)
             }
         };
-        let manifest = self.pulls.manifest(origin, &digest).await?;
+        let manifest = asking.pulls.manifest(origin, &digest).await?;
         if manifest.digest != digest {
             return Err(local(&digest.to_string(), "another manifest came than was asked for"));
         }
@@ -220,7 +254,7 @@ impl Shared {
 
     async fn pass(&self, asking: &Asking<'_>, name: &Name, tail: &str, query: Option<&str>) -> Result<Response, Fault> {
         let what = format!("{}/{tail}", asking.origin);
-        let passed = self.pulls.passthrough(&asking.origin, tail, query);
+        let passed = asking.pulls.passthrough(&asking.origin, tail, query);
         let passed = self.in_time(asking.deadline, &what, passed).await;
         let passed = passed.map_err(|error| Fault::from_error(&error, About::Upstream, asking.next_host))?;
         let status = match StatusCode::from_u16(passed.status) {

@@ -21,7 +21,7 @@ use http::{
     header::{CONTENT_RANGE, CONTENT_TYPE},
 };
 use shoal_content::{Digest, Origin};
-use shoal_fetch::Error;
+use shoal_fetch::{Error, Pulls};
 
 use crate::{
     answer::{Asking, Shared, insert, local, name_immutable, sized},
@@ -51,7 +51,7 @@ impl Shared {
                 sized(Body::empty(), size)
             }
             Asked::Whole => {
-                let open = self.clone().open(asking.origin.clone(), digest, None);
+                let open = open(asking.pulls.clone(), asking.origin.clone(), digest, None);
                 let (stream, length) =
                     self.in_time(asking.deadline, &what(&asking, &digest), open).await.map_err(fault)?;
                 sized(self.pour(asking, digest, stream, length), length)
@@ -59,7 +59,7 @@ impl Shared {
             Asked::One(spec) => {
                 let size = self.size(&asking, &digest).await.map_err(fault)?;
                 let range = spec.within(size).map_err(|outside| Fault::outside(outside.size))?;
-                let open = self.clone().open(asking.origin.clone(), digest, Some((range.clone(), size)));
+                let open = open(asking.pulls.clone(), asking.origin.clone(), digest, Some((range.clone(), size)));
                 let (stream, length) =
                     self.in_time(asking.deadline, &what(&asking, &digest), open).await.map_err(fault)?;
                 let mut response = sized(self.pour(asking, digest, stream, length), length);
@@ -73,7 +73,7 @@ impl Shared {
                 let frames = multipart::frames(&digest, &ranges, size)
                     .ok_or_else(|| Fault::bad_range("the ranges add up to more than the blob"))?;
                 let (length, media_type) = (frames.length, frames.media_type.clone());
-                let parts = self.clone().parts(asking.origin.clone(), digest, size, ranges, frames);
+                let parts = parts(asking.pulls.clone(), asking.origin.clone(), digest, size, ranges, frames);
                 let stream = self.in_time(asking.deadline, &what(&asking, &digest), parts).await.map_err(fault)?;
                 let mut response = sized(self.pour(asking, digest, stream, length), length);
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -88,49 +88,8 @@ impl Shared {
     }
 
     async fn size(&self, asking: &Asking<'_>, digest: &Digest) -> Result<u64, Error> {
-        let info = self.pulls.blob_info(&asking.origin, digest);
+        let info = asking.pulls.blob_info(&asking.origin, digest);
         Ok(self.in_time(asking.deadline, &what(asking, digest), info).await?.size)
-    }
-
-    /// Opens a blob, or a range of one whose size is known, and waits for its first bytes. Gives also how many there will be.
-    async fn open(
-        self: Arc<Self>,
-        origin: Origin,
-        digest: Digest,
-        part: Option<(Range<u64>, u64)>,
-    ) -> Result<(Bytestream, u64), Error> {
-        let asked = part.as_ref().map(|(range, _)| range.clone());
-        let body = self.pulls.blob(&origin, &digest, asked).await?;
-        let (expected, size) = part.unwrap_or((0..body.size, body.size));
-        if body.range != expected || body.size != size {
-            let reason = format!("{:?} of {} bytes came, not {expected:?} of {size}", body.range, body.size);
-            return Err(local(&digest.to_string(), &reason));
-        }
-        let length = expected.end - expected.start;
-        Ok((ready(body.stream, length, &digest.to_string()).await?, length))
-    }
-
-    /// The parts of a blob with their frames, the first one open, the others opened as their turn comes.
-    async fn parts(
-        self: Arc<Self>,
-        origin: Origin,
-        digest: Digest,
-        size: u64,
-        ranges: Vec<Range<u64>>,
-        frames: multipart::Frames,
-    ) -> Result<Bytestream, Error> {
-        let mut ranges = ranges.into_iter();
-        let Some(first) = ranges.next() else { return Err(local(&digest.to_string(), "no range is left to send")) };
-        let (first, length) = self.clone().open(origin.clone(), digest, Some((first, size))).await?;
-        let rest = ranges.map(move |range| -> Bytestream {
-            let open = self.clone().open(origin.clone(), digest, Some((range, size)));
-            Box::pin(open.map_ok(|(stream, length)| exactly(stream, length)).try_flatten_stream())
-        });
-        // Opened lazily: `flat_map` takes the next part when the one before has ended.
-        let contents = std::iter::once(exactly(first, length)).chain(rest);
-        let framed = stream::iter(frames.heads.into_iter().zip(contents))
-            .flat_map(|(head, content)| stream::once(std::future::ready(Ok(head))).chain(content));
-        Ok(Box::pin(framed.chain(stream::once(std::future::ready(Ok(frames.tail))))))
     }
 
     /// A body that remembers the blob when it is cut.
@@ -145,6 +104,47 @@ impl Shared {
             Setting { scissors, stall: self.config.stall_timeout, metrics: self.metrics.clone(), going, on_cut };
         Body::new(Pour::new(stream, length, setting))
     }
+}
+
+/// Opens a blob, or a range of one whose size is known, and waits for its first bytes. Gives also how many there will be.
+async fn open(
+    pulls: Arc<dyn Pulls>,
+    origin: Origin,
+    digest: Digest,
+    part: Option<(Range<u64>, u64)>,
+) -> Result<(Bytestream, u64), Error> {
+    let asked = part.as_ref().map(|(range, _)| range.clone());
+    let body = pulls.blob(&origin, &digest, asked).await?;
+    let (expected, size) = part.unwrap_or((0..body.size, body.size));
+    if body.range != expected || body.size != size {
+        let reason = format!("{:?} of {} bytes came, not {expected:?} of {size}", body.range, body.size);
+        return Err(local(&digest.to_string(), &reason));
+    }
+    let length = expected.end - expected.start;
+    Ok((ready(body.stream, length, &digest.to_string()).await?, length))
+}
+
+/// The parts of a blob with their frames, the first one open, the others opened as their turn comes.
+async fn parts(
+    pulls: Arc<dyn Pulls>,
+    origin: Origin,
+    digest: Digest,
+    size: u64,
+    ranges: Vec<Range<u64>>,
+    frames: multipart::Frames,
+) -> Result<Bytestream, Error> {
+    let mut ranges = ranges.into_iter();
+    let Some(first) = ranges.next() else { return Err(local(&digest.to_string(), "no range is left to send")) };
+    let (first, length) = open(pulls.clone(), origin.clone(), digest, Some((first, size))).await?;
+    let rest = ranges.map(move |range| -> Bytestream {
+        let open = open(pulls.clone(), origin.clone(), digest, Some((range, size)));
+        Box::pin(open.map_ok(|(stream, length)| exactly(stream, length)).try_flatten_stream())
+    });
+    // Opened lazily: `flat_map` takes the next part when the one before has ended.
+    let contents = std::iter::once(exactly(first, length)).chain(rest);
+    let framed = stream::iter(frames.heads.into_iter().zip(contents))
+        .flat_map(|(head, content)| stream::once(std::future::ready(Ok(head))).chain(content));
+    Ok(Box::pin(framed.chain(stream::once(std::future::ready(Ok(frames.tail))))))
 }
 
 fn what(asking: &Asking<'_>, digest: &Digest) -> String {

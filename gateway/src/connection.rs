@@ -25,11 +25,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: Arc<TcpStream>, stop: impl F
 async fn talk(shared: &Arc<Shared>, tcp: &Arc<TcpStream>, stop: impl Future<Output = ()>) {
     let config = &shared.config;
     let (line, scissors) = Line::new(tcp.clone(), config.write_timeout);
+    let is_local = tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
     let service = service_fn(|request: Request<Incoming>| {
         let (shared, scissors) = (shared.clone(), scissors.clone());
         async move {
             let (parts, _) = request.into_parts();
-            Ok::<_, Infallible>(shared.answer(&parts, scissors).await)
+            Ok::<_, Infallible>(shared.answer(&parts, is_local, scissors).await)
         }
     });
     let mut connection = pin!(

@@ -7,6 +7,8 @@
 //! | does not exist | 404 | 404 |
 //! | this node does not serve the registry | 404 | 404 |
 //! | upstream denied | 404 | 403 |
+//! | not open to all, and no credentials came | 401 over loopback, else 404 | 401 over loopback, else 403 |
+//! | upstream does not take the credentials that came | 404 | 403 |
 //! | no source, wrong bytes, local trouble, too late | 404 | 503 |
 //!
 //! With `?ns=` there is a next host, and containerd goes to it at once on 404; on HEAD a 403 costs it a request more. Docker asks
@@ -24,9 +26,9 @@ use axum::{
 };
 use http::{
     HeaderValue, StatusCode,
-    header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE},
+    header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
-use shoal_content::{Digest, Reference};
+use shoal_content::{Digest, Origin, Reference, Registry};
 use shoal_fetch::Error;
 
 use crate::{path, range, range::Unsatisfiable};
@@ -39,6 +41,8 @@ pub(crate) struct Fault {
     message: String,
     /// Size of the body, where the range asked for lies outside.
     outside: Option<u64>,
+    /// The registry whose credentials are to be brought.
+    wants_proof: Option<Registry>,
 }
 
 /// What a fault is about: it decides code and status.
@@ -84,7 +88,7 @@ pub(crate) fn has_next_host(place: &path::Place) -> bool {
 
 impl Fault {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), outside: None }
+        Self { status, code, message: message.into(), outside: None, wants_proof: None }
     }
 
     /// The answer to an error of the face.
@@ -133,6 +137,24 @@ impl Fault {
         )
     }
 
+    /// The repository is not open to all, and the request proves nothing.
+    ///
+    /// `Basic`, whatever the registry itself wants: user and password then come here with every request, and here they are checked. containerd
+    /// repeats the request with the pod's own secret, where there is one, and asks upstream without where there is none.
+    pub(crate) fn unproven(origin: &Origin) -> Self {
+        let message = format!("{origin} is not open to all: bring the credentials that its registry takes");
+        Self {
+            wants_proof: Some(origin.registry.clone()),
+            ..Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+        }
+    }
+
+    /// Who asks may not read the repository.
+    pub(crate) fn denied(origin: &Origin, about: About, next_host: bool) -> Self {
+        let reason = "its registry does not let who asks read it".to_owned();
+        Self::from_error(&Error::Denied { what: origin.to_string(), reason }, about, next_host)
+    }
+
     /// A method that changes something.
     pub(crate) fn read_only() -> Self {
         Self::new(
@@ -174,6 +196,11 @@ impl IntoResponse for Fault {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        if let Some(registry) = &self.wants_proof
+            && let Ok(value) = HeaderValue::try_from(format!("Basic realm=\"{registry}\""))
+        {
+            headers.insert(WWW_AUTHENTICATE, value);
         }
         if let Some(value) =
             self.outside.and_then(|size| HeaderValue::try_from(range::content_range_outside(size)).ok())

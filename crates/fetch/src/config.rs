@@ -14,11 +14,28 @@ pub enum Serve {
     Verified,
 }
 
+/// To whom images are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Rights {
+    /// To whoever may read them upstream: without credentials, or with those that the request brings. Where upstream cannot be asked, what it
+    /// said before holds, and a repository of which it has never said anything is open.
+    #[default]
+    Caller,
+    /// The same, but a repository of which upstream has never said anything is closed while it cannot be asked.
+    Strict,
+    /// To whoever reaches this node: what the node may read, all may.
+    Node,
+}
+
 /// Configuration of [`crate::Fetch`].
 #[derive(Clone, Debug)]
 pub struct Config {
     /// When bytes that only peers vouch for may leave.
     pub serve: Serve,
+    /// To whom images are given.
+    pub rights: Rights,
+    /// How long a right that upstream has granted is relied on.
+    pub right_ttl: Duration,
     /// Slots and time limits of coordination.
     pub limits: Limits,
     /// How long a tag's digest is believed without asking upstream again.
@@ -35,6 +52,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             serve: Serve::Stream,
+            rights: Rights::default(),
+            // A withdrawn secret opens nothing for longer than this.
+            right_ttl: Duration::from_secs(300),
             limits: Limits::default(),
             // Long enough for one pull's HEAD and GET, short enough that a moved tag is seen by the next one.
             tag_ttl: Duration::from_secs(5),

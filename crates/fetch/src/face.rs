@@ -6,10 +6,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 use shoal_content::{Digest, Origin, Tag};
+use shoal_upstream::{Credential, Item};
 
 /// Where images are pulled from, seen from the gateway: store, swarm and upstream behind one face.
 #[async_trait]
 pub trait Pulls: Send + Sync + 'static {
+    /// Whether who asks may read `origin`, by the word of upstream; `item` is what is asked for there, `caller` what the request proves itself
+    /// with. To be asked before anything of it is given out.
+    async fn admit(&self, origin: &Origin, item: &Item, caller: Option<&Credential>) -> Result<Admission, Error>;
+
     /// The digest that a tag names now. Upstream decides; only where upstream cannot answer, the last known digest, marked stale.
     async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Resolved, Error>;
 
@@ -24,6 +29,19 @@ pub trait Pulls: Send + Sync + 'static {
 
     /// What upstream answers to a request that only it can answer: `referrers/<digest>` or `tags/list`, with the query as it came.
     async fn passthrough(&self, origin: &Origin, tail: &str, query: Option<&str>) -> Result<Passed, Error>;
+}
+
+/// Who may read a repository.
+#[derive(Clone)]
+pub enum Admission {
+    /// Everybody.
+    Open,
+    /// Who asked, whose credentials upstream takes: this is where it is to be had, in the caller's name.
+    Proven(Arc<dyn Pulls>),
+    /// Not everybody, and the request proves nothing: ask for credentials.
+    Unproven,
+    /// Upstream does not take the credentials of who asked.
+    Refused,
 }
 
 /// A tag's digest.

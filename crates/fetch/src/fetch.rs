@@ -12,21 +12,22 @@ use futures::{FutureExt, Stream, StreamExt};
 use shoal_content::{Digest, LEAF_SIZE, Origin, Tag};
 use shoal_store::Blob;
 use shoal_swarm::{PeerId, Swarm};
-use shoal_upstream::Upstream;
+use shoal_upstream::{Credential, Item, Upstream};
 use tokio::sync::Semaphore;
 
 use crate::{
     config::Config,
-    face::{BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved},
+    face::{Admission, BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved},
     flights::Flights,
     manifests,
     reputation::Reputation,
+    rights::{Granted, Rights},
     session::{Env, Reader, ReaderStep, Session, drive, local},
     shown::Shown,
     sizes::Sizes,
     tags::{self, Tags},
     through,
-    trace::{Counted, Counters, Trace, Traces, add},
+    trace::{Counted, Trace, add},
     upstream_error,
 };
 
@@ -35,15 +36,19 @@ const READ_AHEAD: usize = 2;
 
 /// All that this node can get, and how it gets it. Cheap to clone.
 #[derive(Clone)]
-pub struct Fetch(Arc<Inner>);
+pub struct Fetch {
+    /// In whose name upstream is asked is part of it.
+    env: Arc<Env>,
+    inner: Arc<Inner>,
+}
 
 struct Inner {
-    env: Arc<Env>,
     sessions: Mutex<HashMap<Digest, Arc<Session>>>,
     places: Arc<Semaphore>,
     tags: Arc<Tags>,
     resolving: Flights<(Origin, Tag), Result<Resolved, Error>>,
     manifests: Flights<(Origin, Digest), Result<Manifest, Error>>,
+    rights: Rights,
 }
 
 impl Fetch {
@@ -60,71 +65,72 @@ impl Fetch {
             swarm,
             upstream,
             reputation,
-            counters: Counters::default(),
-            sizes: Sizes::new(),
-            traces: Traces::default(),
+            counters: Arc::default(),
+            sizes: Arc::new(Sizes::new()),
+            traces: Arc::default(),
         };
-        Self(Arc::new(Inner {
-            env: Arc::new(env),
+        let inner = Inner {
             sessions: Mutex::default(),
             places,
             tags: Arc::new(Tags::new()),
             resolving: Flights::new(),
             manifests: Flights::new(),
-        }))
+            rights: Rights::new(),
+        };
+        Self { env: Arc::new(env), inner: Arc::new(inner) }
     }
 
     /// Bytes and events since the start.
     pub fn counters(&self) -> Counted {
-        self.0.env.counters.read()
+        self.env.counters.read()
     }
 
     /// Sessions under way.
     pub fn sessions(&self) -> Vec<Trace> {
-        self.0.sessions().values().map(|session| session.trace()).collect()
+        self.inner.sessions().values().map(|session| session.trace()).collect()
     }
 
     /// The latest finished sessions, newest first.
     pub fn traces(&self) -> Vec<Trace> {
-        self.0.env.traces.latest()
+        self.env.traces.latest()
     }
 
     /// Peers that are avoided because they lied, each with what it did.
     pub fn avoided(&self) -> Vec<(PeerId, String)> {
-        self.0.env.reputation.avoided()
+        self.env.reputation.avoided()
     }
 
     /// What every session works with.
     pub(crate) fn env(&self) -> &Arc<Env> {
-        &self.0.env
+        &self.env
     }
 
     /// A place among the readers of a blob that is not in the store.
     async fn join(&self, origin: &Origin, digest: &Digest) -> Result<Reader, Error> {
         loop {
-            let current = self.0.sessions().get(digest).cloned();
+            let current = self.inner.sessions().get(digest).cloned();
             if let Some(session) = current {
                 if let Some(reader) = session.join() {
                     return Ok(reader);
                 }
                 session.over().await;
-                self.0.forget(digest, &session);
+                self.inner.forget(digest, &session);
                 continue;
             }
-            let place = self.0.places.clone().acquire_owned().await;
+            let place = self.inner.places.clone().acquire_owned().await;
             let place = place.map_err(|error| local(format!("blob {digest}"), &error))?;
             let session = Session::new(*digest, origin.clone());
             let Some(reader) = session.join() else { continue };
             {
-                let mut sessions = self.0.sessions();
+                let mut sessions = self.inner.sessions();
                 if sessions.contains_key(digest) {
                     continue;
                 }
                 sessions.insert(*digest, session.clone());
             }
-            let inner = self.0.clone();
+            let (env, inner) = (self.env.clone(), self.inner.clone());
             tokio::spawn(async move {
-                drive(session.clone(), inner.env.clone()).await;
+                drive(session.clone(), env).await;
                 inner.forget(&session.digest, &session);
                 drop(place);
             });
@@ -133,7 +139,7 @@ impl Fetch {
     }
 
     async fn stored(&self, digest: &Digest) -> Option<Blob> {
-        let (store, digest) = (self.0.env.store.clone(), *digest);
+        let (store, digest) = (self.env.store.clone(), *digest);
         match tokio::task::spawn_blocking(move || store.get(&digest)).await {
             Ok(Ok(blob)) => blob,
             Ok(Err(error)) => {
@@ -148,11 +154,7 @@ impl Fetch {
     }
 
     fn served(&self, origin: &Origin) -> Result<(), Error> {
-        if self.0.env.upstream.serves(&origin.registry) {
-            Ok(())
-        } else {
-            Err(Error::NotServed(origin.registry.clone()))
-        }
+        if self.env.upstream.serves(&origin.registry) { Ok(()) } else { Err(Error::NotServed(origin.registry.clone())) }
     }
 }
 
@@ -172,21 +174,36 @@ impl Inner {
 
 #[async_trait]
 impl Pulls for Fetch {
+    async fn admit(&self, origin: &Origin, item: &Item, caller: Option<&Credential>) -> Result<Admission, Error> {
+        self.served(origin)?;
+        let granted = self.inner.rights.admit(&self.env, &self.inner.tags, origin, item, caller).await?;
+        Ok(match granted {
+            Granted::ToAll => Admission::Open,
+            Granted::To(credential) => {
+                // Whoever may read there reads there in his own name: the node may have no credentials of its own.
+                let env = Env { upstream: self.env.upstream.with_access(credential), ..Env::clone(&self.env) };
+                Admission::Proven(Arc::new(Self { env: Arc::new(env), inner: self.inner.clone() }))
+            }
+            Granted::ToNobody if caller.is_some() => Admission::Refused,
+            Granted::ToNobody => Admission::Unproven,
+        })
+    }
+
     async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Resolved, Error> {
         self.served(origin)?;
-        let env = &self.0.env;
-        if let Some(resolved) = self.0.tags.fresh(&tags::name_of(origin, tag), env.config.tag_ttl) {
+        let env = &self.env;
+        if let Some(resolved) = self.inner.tags.fresh(&tags::name_of(origin, tag), env.config.tag_ttl) {
             return Ok(resolved);
         }
         let (origin, tag) = (origin.clone(), tag.clone());
-        let begin = || tags::resolve(env.clone(), self.0.tags.clone(), origin.clone(), tag.clone()).boxed();
-        self.0.resolving.join((origin.clone(), tag.clone()), begin).await
+        let begin = || tags::resolve(env.clone(), self.inner.tags.clone(), origin.clone(), tag.clone()).boxed();
+        self.inner.resolving.join((origin.clone(), tag.clone()), begin).await
     }
 
     async fn manifest(&self, origin: &Origin, digest: &Digest) -> Result<Manifest, Error> {
         self.served(origin)?;
-        let begin = || manifests::get(self.0.env.clone(), origin.clone(), *digest).boxed();
-        self.0.manifests.join((origin.clone(), *digest), begin).await
+        let begin = || manifests::get(self.env.clone(), origin.clone(), *digest).boxed();
+        self.inner.manifests.join((origin.clone(), *digest), begin).await
     }
 
     async fn blob_info(&self, origin: &Origin, digest: &Digest) -> Result<BlobInfo, Error> {
@@ -194,10 +211,10 @@ impl Pulls for Fetch {
             return Ok(BlobInfo { digest: *digest, size: blob.size() });
         }
         self.served(origin)?;
-        if let Some(size) = self.0.env.sizes.get(origin, digest) {
+        if let Some(size) = self.env.sizes.get(origin, digest) {
             return Ok(BlobInfo { digest: *digest, size });
         }
-        let size = match self.0.env.upstream.blob_size(origin, digest).await {
+        let size = match self.env.upstream.blob_size(origin, digest).await {
             Ok(size) => size,
             Err(error) => {
                 let refusal = upstream_error(format!("blob {digest} of {origin}"), &error);
@@ -215,10 +232,10 @@ impl Pulls for Fetch {
     async fn blob(&self, origin: &Origin, digest: &Digest, range: Option<Range<u64>>) -> Result<Body, Error> {
         if let Some(blob) = self.stored(digest).await {
             let range = clip(range, blob.size())?;
-            let inner = self.0.clone();
+            let env = self.env.clone();
             let stream = pieces(blob.clone(), range.clone()).inspect(move |piece| {
                 if let Ok(bytes) = piece {
-                    add(&inner.env.counters.from_disk, bytes.len() as u64);
+                    add(&env.counters.from_disk, bytes.len() as u64);
                 }
             });
             return Ok(Body { size: blob.size(), range, stream: Box::pin(stream) });
@@ -230,13 +247,13 @@ impl Pulls for Fetch {
         let whole = range.as_ref().is_none_or(|range| range.start == 0 && range.end >= size);
         let range = clip(range, size)?;
         reader.demand(&range, whole);
-        let stream = live(self.0.env.clone(), origin.clone(), *digest, size, reader, range.clone());
+        let stream = live(self.env.clone(), origin.clone(), *digest, size, reader, range.clone());
         Ok(Body { size, range, stream: Box::pin(stream) })
     }
 
     async fn passthrough(&self, origin: &Origin, tail: &str, query: Option<&str>) -> Result<Passed, Error> {
         self.served(origin)?;
-        let passed = self.0.env.upstream.passthrough(origin, tail, query).await;
+        let passed = self.env.upstream.passthrough(origin, tail, query).await;
         let passed = passed.map_err(|error| upstream_error(format!("{tail} of {origin}"), &error))?;
         Ok(Passed { status: passed.status, headers: passed.headers, body: passed.body })
     }

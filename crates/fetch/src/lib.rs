@@ -26,6 +26,7 @@ mod live;
 mod manifests;
 mod reading;
 mod reputation;
+mod rights;
 mod search;
 mod session;
 mod shown;
@@ -34,11 +35,12 @@ mod tags;
 mod through;
 mod trace;
 
-pub use config::{Config, Serve};
+pub use config::{Config, Rights, Serve};
 pub use descriptors::{Descriptor, Parsed, Platform};
-pub use face::{BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved};
+pub use face::{Admission, BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved};
 pub use fetch::Fetch;
 pub use shoal_coordination::Limits;
+pub use shoal_upstream::{Credential, Item};
 pub use shown::{Shown, announce, tag_key};
 pub use trace::{Counted, Counters, Trace};
 

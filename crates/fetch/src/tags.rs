@@ -68,8 +68,7 @@ pub(crate) async fn resolve(env: Arc<Env>, tags: Arc<Tags>, origin: Origin, tag:
                 size: descriptor.size,
                 stale: false,
             };
-            tags.remember(&name, &resolved);
-            keep(&env, name, &resolved).await;
+            learn(&env, &tags, &name, &resolved).await;
             return Ok(resolved);
         }
         Ok(Err(error)) => match upstream_error(name.clone(), &error) {
@@ -93,6 +92,12 @@ pub(crate) async fn resolve(env: Arc<Env>, tags: Arc<Tags>, origin: Origin, tag:
     tracing::warn!(tag = name, digest = %record.digest, reason, "upstream cannot be asked: serving the last known digest of a tag");
     add(&env.counters.stale_tags, 1);
     Ok(Resolved { digest: record.digest, media_type: record.media_type, size: record.size, stale: true })
+}
+
+/// Upstream has said what a tag names.
+pub(crate) async fn learn(env: &Arc<Env>, tags: &Tags, name: &str, resolved: &Resolved) {
+    tags.remember(name, resolved);
+    keep(env, name.to_owned(), resolved).await;
 }
 
 /// Keeps what upstream said, for the time when it cannot be asked, and lets peers find it.

@@ -36,6 +36,10 @@ pub struct Counters {
     pub unstored: AtomicU64,
     /// Tags answered from what was last known, upstream being out of reach.
     pub stale_tags: AtomicU64,
+    /// Requests refused because upstream does not let their callers read, or asked to bring credentials first.
+    pub unproven: AtomicU64,
+    /// Requests answered without knowing whether their callers may read, upstream being out of reach.
+    pub unchecked: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -51,6 +55,8 @@ pub struct Counted {
     pub lies: u64,
     pub unstored: u64,
     pub stale_tags: u64,
+    pub unproven: u64,
+    pub unchecked: u64,
 }
 
 impl Counters {
@@ -67,6 +73,8 @@ impl Counters {
             lies: value(&self.lies),
             unstored: value(&self.unstored),
             stale_tags: value(&self.stale_tags),
+            unproven: value(&self.unproven),
+            unchecked: value(&self.unchecked),
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct Asked {
 }
 
 /// A thing that a repository has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Item {
     /// A manifest or index.
     Manifest(Reference),

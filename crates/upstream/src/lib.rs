@@ -63,5 +63,5 @@ pub use counters::{Counters, Snapshot};
 pub use error::{Asked, Error, Item};
 pub use manifest::{Descriptor, MAX_MANIFEST, Manifest};
 pub use passthrough::{MAX_PASSED, Passed};
-pub use secret::{Credential, Redacted};
+pub use secret::{Credential, CredentialKey, Redacted};
 pub use upstream::Upstream;

@@ -25,7 +25,7 @@ pub enum Credential {
 
 /// Tells credentials apart without keeping them: SHA-256 of the credential, all zeros for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct CredentialKey([u8; 32]);
+pub struct CredentialKey([u8; 32]);
 
 // === impl Redacted ===
 
@@ -77,7 +77,8 @@ impl Credential {
         }
     }
 
-    pub(crate) fn key(&self) -> CredentialKey {
+    /// What tells it from others.
+    pub fn key(&self) -> CredentialKey {
         // The length in front keeps `a:` + `b` and `a` + `:b` apart.
         let text = match self {
             Self::Basic { username, password } => {
@@ -93,7 +94,7 @@ impl Credential {
 
 impl CredentialKey {
     /// The key of no credential.
-    pub(crate) const ANONYMOUS: Self = Self([0; 32]);
+    pub const ANONYMOUS: Self = Self([0; 32]);
     /// Stands for whatever the node has, where which one it is makes no difference.
     pub(crate) const NODE: Self = Self([1; 32]);
 }

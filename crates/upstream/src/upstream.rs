@@ -71,6 +71,24 @@ impl Upstream {
         self.counted(self.manifest_uncounted(origin, reference).await)
     }
 
+    /// Whether `item` may be read there in this name: [`Error::Denied`] and [`Error::NotFound`] where not. What a tag names is told by the way.
+    pub async fn readable(&self, origin: &Origin, item: &Item) -> Result<Option<Descriptor>, Error> {
+        match item {
+            Item::Manifest(Reference::Tag(tag)) => self.resolve(origin, tag).await.map(Some),
+            Item::Manifest(reference) => self.counted(self.has_manifest(origin, reference).await).map(|()| None),
+            Item::Blob(digest) => self.blob_size(origin, digest).await.map(|_| None),
+            Item::Other(tail) => match self.passthrough(origin, tail, None).await? {
+                passed if passed.status < 300 => Ok(None),
+                passed => {
+                    let what = Arc::new(Asked { origin: origin.clone(), item: item.clone() });
+                    let host = authority(&self.sites.get(&origin.registry)?.endpoint);
+                    Err(Error::NotFound { what, host, reason: format!("it answered {}", passed.status) })
+                }
+            },
+            Item::Token => Ok(None),
+        }
+    }
+
     /// Size of a blob in bytes.
     pub async fn blob_size(&self, origin: &Origin, digest: &Digest) -> Result<u64, Error> {
         self.counted(self.blob_size_uncounted(origin, digest).await)
@@ -121,6 +139,17 @@ impl Upstream {
         let manifest = self.manifest_uncounted(origin, &reference).await?;
         let size = manifest.bytes.len() as u64;
         Ok(Descriptor { digest: manifest.digest, media_type: manifest.media_type, size })
+    }
+
+    async fn has_manifest(&self, origin: &Origin, reference: &Reference) -> Result<(), Error> {
+        let site = self.sites.get(&origin.registry)?;
+        let request = manifest_request(&site, origin, reference, Method::HEAD);
+        let answer = self.wire.send(&site, &request, &self.access).await?;
+        match answer.status.is_success() {
+            true => Ok(()),
+            false if is_poor_at_head(&answer) => self.manifest_uncounted(origin, reference).await.map(drop),
+            false => Err(answer.into_error()),
+        }
     }
 
     async fn manifest_uncounted(&self, origin: &Origin, reference: &Reference) -> Result<Manifest, Error> {

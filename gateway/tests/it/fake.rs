@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use shoal_content::{Algorithm, Digest, Origin, Tag};
-use shoal_fetch::{BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved};
+use shoal_fetch::{Admission, BlobInfo, Body, Credential, Error, Item, Manifest, Passed, Pulls, Resolved};
 use tokio::sync::Notify;
 
 /// How a blob's stream behaves.
@@ -43,6 +43,8 @@ pub(crate) struct Fake {
     manifests: Mutex<HashMap<Digest, Manifest>>,
     blobs: Mutex<HashMap<Digest, (Bytes, Serve)>>,
     passed: Mutex<Option<Result<Passed, Error>>>,
+    /// Who is admitted; everybody where it is not said.
+    pub(crate) admission: Mutex<Option<Admission>>,
     /// From now on nothing but blobs is answered.
     pub(crate) silent: AtomicBool,
     /// One line for each call.
@@ -141,6 +143,17 @@ impl Drop for Alive {
 
 #[async_trait]
 impl Pulls for Fake {
+    async fn admit(&self, origin: &Origin, item: &Item, caller: Option<&Credential>) -> Result<Admission, Error> {
+        let admission = self.admission.lock().unwrap().clone();
+        let Some(admission) = admission else { return Ok(Admission::Open) };
+        let caller = caller.map_or("nobody".to_owned(), |caller| match caller {
+            Credential::Basic { username, password } => format!("{}:{}", username.expose(), password.expose()),
+            Credential::Identity(_) => "a token".to_owned(),
+        });
+        self.note(format!("admit {caller} to {item:?} of {origin}"));
+        Ok(admission)
+    }
+
     async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Resolved, Error> {
         self.note(format!("resolve {origin}:{}", tag.as_str()));
         self.silence().await;

@@ -5,6 +5,7 @@ mod cut;
 mod fake;
 mod manifests;
 mod names;
+mod rights;
 mod slow;
 mod telling;
 mod watchdog;

@@ -69,6 +69,12 @@ pub const KEYS: &[Key] = &[
     unset("docker_config", "FILE", "Docker config.json with credentials for registries"),
     text("gateway.listen", "127.0.0.1:5050", "IP:PORT", "Where the container runtime connects"),
     text("gateway.default_registry", "docker.io", "REGISTRY", "Registry meant by requests that name none"),
+    text(
+        "gateway.rights",
+        "caller",
+        "caller|strict|node",
+        "To whom images are given: to who may read them upstream (strict: also while upstream is down), or to all on the node",
+    ),
     list("swarm.listen", "/ip4/0.0.0.0/tcp/5051", "MULTIADDR", "Where peers connect"),
     unset("swarm.key_file", "FILE", "Swarm key, the same on all nodes [default: DATA_DIR/swarm.key, made if missing]"),
     text("swarm.admission", "noise", "noise|pnet", "How the key admits; pnet for swarms shared with other IPFS peers"),

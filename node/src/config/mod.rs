@@ -79,6 +79,19 @@ pub struct GatewayConfig {
     pub listen: SocketAddr,
     /// The registry meant by requests that name none, neither by `ns` nor in the path.
     pub default_registry: Option<Registry>,
+    /// To whom images are given.
+    pub rights: Rights,
+}
+
+/// To whom images are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// To who may read them upstream, and to all where upstream cannot be asked and has never said.
+    Caller,
+    /// To who may read them upstream; to nobody where it cannot be asked and has never said.
+    Strict,
+    /// To all who reach this node.
+    Node,
 }
 
 /// `[swarm]`
@@ -209,6 +222,9 @@ pub fn parse(
         gateway: GatewayConfig {
             listen: layers.take("gateway.listen", value::socket)?,
             default_registry: layers.take_optional("gateway.default_registry", value::registry)?,
+            rights: layers.take("gateway.rights", |value| {
+                value::choice(value, &[("caller", Rights::Caller), ("strict", Rights::Strict), ("node", Rights::Node)])
+            })?,
         },
         swarm: SwarmConfig {
             listen: layers.take("swarm.listen", value::multiaddrs)?,

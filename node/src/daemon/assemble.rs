@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry as Metrics;
 use shoal_swarm::{Identity, Multiaddr, Seed};
 
 use super::keys;
-use crate::config::{Admission, Config, Quota, ServeMode};
+use crate::config::{Admission, Config, Quota, Rights, ServeMode};
 
 /// Makes the data directory, readable by its owner only: blobs of private images lie in it.
 pub(super) fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
@@ -93,6 +93,11 @@ pub(super) fn fetch(config: &Config) -> shoal_fetch::Config {
     fetch.serve = match config.fetch.serve {
         ServeMode::Stream => shoal_fetch::Serve::Stream,
         ServeMode::Verified => shoal_fetch::Serve::Verified,
+    };
+    fetch.rights = match config.gateway.rights {
+        Rights::Caller => shoal_fetch::Rights::Caller,
+        Rights::Strict => shoal_fetch::Rights::Strict,
+        Rights::Node => shoal_fetch::Rights::Node,
     };
     fetch.limits.budget = config.fetch.swarm_budget;
     fetch.limits.stall = config.fetch.stall;

@@ -58,6 +58,16 @@ impl Collector for NodeCollector {
         out.counter("shoal_fetch_lies", "Blobs whose digest did not match what peers had said", counted.lies)?;
         out.counter("shoal_fetch_unstored", "Blobs served without being stored, for want of room", counted.unstored)?;
         out.counter("shoal_fetch_stale_tags", "Tags answered from memory, upstream being down", counted.stale_tags)?;
+        out.counter(
+            "shoal_fetch_unproven",
+            "Requests whose callers had not shown that they may read",
+            counted.unproven,
+        )?;
+        out.counter(
+            "shoal_fetch_unchecked",
+            "Requests answered unasked whether they may, upstream being down",
+            counted.unchecked,
+        )?;
         out.gauge("shoal_fetch_avoided_peers", "Peers avoided because they lied", node.fetch.avoided().len() as u64)?;
 
         let asked = node.registries.snapshot();

@@ -23,6 +23,7 @@ use crate::{
 };
 
 /// What all sessions of a node share.
+#[derive(Clone)]
 pub(crate) struct Env {
     pub(crate) config: Config,
     pub(crate) store: Store,
@@ -30,9 +31,9 @@ pub(crate) struct Env {
     pub(crate) swarm: Swarm,
     pub(crate) upstream: Upstream,
     pub(crate) reputation: Arc<Reputation>,
-    pub(crate) counters: Counters,
-    pub(crate) sizes: Sizes,
-    pub(crate) traces: Traces,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) sizes: Arc<Sizes>,
+    pub(crate) traces: Arc<Traces>,
 }
 
 /// Gets a blob, until it is whole, nobody reads it, or no source is left.
