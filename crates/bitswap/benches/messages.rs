@@ -1,6 +1,9 @@
 //! What messages cost to write and to read, and wants to put in order.
 #![allow(missing_docs, reason = "criterion's macros make functions without any")]
 
+#[path = "../../content/benches/cpu/mod.rs"]
+mod cpu;
+
 // The modules themselves: what decides is nobody's business outside the crate.
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/config.rs"]
@@ -30,6 +33,7 @@ use libp2p::PeerId;
 use shoal_content::{Cid, LeafHash};
 
 use config::Config;
+use cpu::CpuTime;
 use error::Error;
 use ledger::Ledger;
 use server::{Action, Sending, Server};
@@ -76,7 +80,7 @@ fn read_back(message: &Message) -> Bytes {
     Bytes::from(bytes).slice(length..)
 }
 
-fn codec(criterion: &mut Criterion) {
+fn codec(criterion: &mut Criterion<CpuTime>) {
     let wantlist = Message { wants: wants(), full: true, ..Message::default() };
     let presences = (0..WANTS).map(|number| Presence { cid: cid(number), have: true }).collect();
     let presences = Message { presences, ..Message::default() };
@@ -123,7 +127,7 @@ fn serve(server: &mut Server, peers: &[PeerId], wants: &[Entry], data: &Bytes, n
     sent
 }
 
-fn queue(criterion: &mut Criterion) {
+fn queue(criterion: &mut Criterion<CpuTime>) {
     let now = Instant::now();
     let wants = wants();
     let data = Bytes::from(vec![7; BLOCK]);
@@ -145,5 +149,9 @@ fn queue(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec, queue);
+criterion_group! {
+    name = benches;
+    config = cpu::criterion();
+    targets = codec, queue
+}
 criterion_main!(benches);

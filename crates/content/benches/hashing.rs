@@ -1,8 +1,11 @@
 //! What a leaf's hash and the whole digest cost, apart and together.
 #![allow(missing_docs, reason = "criterion's macros make functions without any")]
 
+mod cpu;
+
 use std::hint::black_box;
 
+use cpu::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shoal_content::{Algorithm, Hasher, LEAF_SIZE, LeafHash};
 
@@ -10,7 +13,7 @@ fn leaf(seed: u64) -> Vec<u8> {
     (0..LEAF_SIZE).map(|at| (at + 1).wrapping_mul(seed).to_le_bytes()[6]).collect()
 }
 
-fn hashing(criterion: &mut Criterion) {
+fn hashing(criterion: &mut Criterion<CpuTime>) {
     let (leaf, other) = (leaf(0x9e37_79b9_7f4a_7c15), leaf(0xd1b5_4a32_d192_ed03));
     let mut group = criterion.benchmark_group("hashing 1 MiB");
     group.throughput(Throughput::Bytes(LEAF_SIZE));
@@ -37,5 +40,9 @@ fn hashing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hashing);
+criterion_group! {
+    name = benches;
+    config = cpu::criterion();
+    targets = hashing
+}
 criterion_main!(benches);

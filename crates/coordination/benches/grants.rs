@@ -1,8 +1,12 @@
 //! What handing out a blob's leaves costs, for all that takes part, without a network.
 #![allow(missing_docs, reason = "criterion's macros make functions without any")]
 
+#[path = "../../content/benches/cpu/mod.rs"]
+mod cpu;
+
 use std::{hint::black_box, time::Duration};
 
+use cpu::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shoal_content::{LEAF_SIZE, LeafHash, Outline};
 use shoal_coordination::{Action, Ask, Coordinator, Full, Grant, Limits, Member, Reply, Source};
@@ -63,7 +67,7 @@ fn rollout(members: u32, outline: &Outline) -> u64 {
     panic!("the rollout never ends");
 }
 
-fn grants(criterion: &mut Criterion) {
+fn grants(criterion: &mut Criterion<CpuTime>) {
     let outline = Outline::complete(LEAVES * LEAF_SIZE, &hashes(LEAVES)).expect("small enough");
     let mut group = criterion.benchmark_group("coordination");
     group.sample_size(20);
@@ -77,7 +81,7 @@ fn grants(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn codec(criterion: &mut Criterion) {
+fn codec(criterion: &mut Criterion<CpuTime>) {
     let name = |peer: &u32| peer.to_be_bytes().to_vec();
     let read = |name: &[u8]| Some(u32::from_be_bytes(name.try_into().ok()?));
     let told: Vec<(u64, LeafHash)> = (0..).zip(hashes(10_000)).collect();
@@ -109,5 +113,9 @@ fn codec(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, grants, codec);
+criterion_group! {
+    name = benches;
+    config = cpu::criterion();
+    targets = grants, codec
+}
 criterion_main!(benches);

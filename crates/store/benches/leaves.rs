@@ -1,6 +1,9 @@
 //! What a store's every-day work costs. Its files are where temporary files are: on a disk or in memory.
 #![allow(missing_docs, reason = "criterion's macros make functions without any")]
 
+#[path = "../../content/benches/cpu/mod.rs"]
+mod cpu;
+
 // The module itself: the policy is nobody's business outside the crate.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../src/eviction.rs"]
@@ -9,6 +12,7 @@ mod eviction;
 use std::hint::black_box;
 
 use bytes::Bytes;
+use cpu::CpuTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use eviction::{Candidate, Class, Room, plan};
 use shoal_content::{Algorithm, Digest, LEAF_SIZE, LeafHash};
@@ -25,7 +29,7 @@ fn leaves() -> Vec<(Bytes, LeafHash)> {
     (0..LEAVES).map(leaf).map(|leaf| (leaf.clone(), LeafHash::of(&leaf))).collect()
 }
 
-fn store(criterion: &mut Criterion) {
+fn store(criterion: &mut Criterion<CpuTime>) {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(Options { keep_free: 0, ..Options::new(folder.path()) }).expect("a store");
     let leaves = leaves();
@@ -91,7 +95,7 @@ fn store(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn eviction(criterion: &mut Criterion) {
+fn eviction(criterion: &mut Criterion<CpuTime>) {
     let candidate = |id: u32| Candidate {
         id,
         class: if id.is_multiple_of(50) { Class::StalePartial } else { Class::Blob },
@@ -122,5 +126,9 @@ fn eviction(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, store, eviction);
+criterion_group! {
+    name = benches;
+    config = cpu::criterion();
+    targets = store, eviction
+}
 criterion_main!(benches);
