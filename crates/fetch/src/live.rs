@@ -30,16 +30,20 @@ pub(crate) struct Live {
 impl Live {
     /// A leaf is verified and in the file.
     pub(crate) fn add(&self, hash: LeafHash, partial: &Arc<Partial>, leaf: u64) {
+        self.move_on(partial);
+        let mut leaves = self.leaves();
+        if leaves.len() < CAPACITY {
+            leaves.insert(hash, (Arc::downgrade(partial), leaf));
+        }
+    }
+
+    /// This blob's digest may be moved on beside blocks that come.
+    pub(crate) fn move_on(&self, partial: &Arc<Partial>) {
         let partial = Arc::downgrade(partial);
         let mut partials = self.partials();
         partials.retain(|other| other.strong_count() > 0);
         if partials.len() < MOST_PARTIALS && !partials.iter().any(|other| other.ptr_eq(&partial)) {
-            partials.push(partial.clone());
-        }
-        drop(partials);
-        let mut leaves = self.leaves();
-        if leaves.len() < CAPACITY {
-            leaves.insert(hash, (partial, leaf));
+            partials.push(partial);
         }
     }
 

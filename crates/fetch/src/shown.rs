@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use shoal_content::{Algorithm, Cid, Digest, LeafHash, Outline};
-use shoal_store::{Change, Store};
+use shoal_store::{Change, Partial, Store};
 use shoal_swarm::{Blocks, KnownTag, PeerId, Provides, Swarm};
 use tokio::sync::oneshot;
 
@@ -23,6 +23,11 @@ impl Shown {
     /// Shows what is in this store.
     pub fn new(store: Store) -> Self {
         Self { coordinators: Coordinators::new(store.clone()), live: Live::default(), store }
+    }
+
+    /// A blob that comes in by other ways than a session: its digest too is moved on beside the blocks that come, see [`Blocks::hash`].
+    pub fn move_on(&self, partial: &Arc<Partial>) {
+        self.live.move_on(partial);
     }
 }
 

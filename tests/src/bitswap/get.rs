@@ -54,6 +54,7 @@ pub(super) async fn get(node: &Node, digest: Digest, from: PeerId, window: usize
     let hashes = outline.hashes().context("its outline has gaps")?;
     let (store, size) = (node.store.clone(), outline.size());
     let partial = Arc::new(spawn_blocking(move || store.partial(&digest, size)).await??);
+    node.mask.move_on(&partial);
     let mut left = (0..).zip(hashes);
     let mut fetches = FuturesUnordered::new();
     let mut writes = FuturesUnordered::new();

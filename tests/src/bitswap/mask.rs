@@ -13,6 +13,7 @@ use anyhow::{Result, bail};
 use bytes::Bytes;
 use shoal_content::{Algorithm, Cid, Digest, Outline};
 use shoal_fetch::Shown;
+use shoal_store::Partial;
 use shoal_swarm::{Blocks, KnownTag, PeerId, Provides};
 use tokio::sync::oneshot;
 
@@ -64,6 +65,11 @@ impl Mask {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
         self.good.store(good, Ordering::Relaxed);
         self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// What comes of this blob is hashed as it is in a session: the digest of the whole beside the leaves.
+    pub(super) fn move_on(&self, partial: &Arc<Partial>) {
+        self.shown.move_on(partial);
     }
 
     /// Blocks that were asked for since the fault showed.
