@@ -4,12 +4,13 @@
 //! and in the swarm, and hears of peers that go. Nothing of it is kept: when this node dies, the members tell the next one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
-use shoal_content::{Algorithm, Digest, leaf::leaf_count};
+use futures::{StreamExt, stream::FuturesUnordered};
+use shoal_content::{Algorithm, Digest, Outline, leaf::leaf_count};
 use shoal_coordination::{Ask, Coordinator, Limits, Reply};
 use shoal_store::Store;
 use shoal_swarm::{PeerId, Swarm};
@@ -34,6 +35,9 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// How long a task outlives its last member.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// Peers asked.
+pub(crate) const NEIGHBOURS: usize = 16;
 
 /// The least time between two searches.
 const SEARCH_AGAIN: Duration = Duration::from_millis(200);
@@ -142,6 +146,7 @@ impl Coordinators {
             core,
             began: Instant::now(),
             open: HashMap::new(),
+            passed_over: HashSet::new(),
         };
         context.runtime.spawn(task.run(taken));
         Some(answered)
@@ -160,6 +165,8 @@ struct Task {
     core: Coordinator<PeerId>,
     began: Instant,
     open: HashMap<(PeerId, u64), oneshot::Sender<Reply<PeerId>>>,
+    /// Peers that lied, and are let go of.
+    passed_over: HashSet<PeerId>,
 }
 
 impl Task {
@@ -206,6 +213,7 @@ impl Task {
                 _ = tick.tick() => {
                     let replies = self.core.tick(self.began.elapsed());
                     self.deliver(replies);
+                    self.pass_over();
                     self.open.retain(|_, reply| !reply.is_closed());
                 }
             }
@@ -223,6 +231,18 @@ impl Task {
                 if requests.is_empty() {
                     return;
                 }
+            }
+        }
+    }
+
+    /// Lets go of all that lied: what they say that they have is asked of nobody any more.
+    fn pass_over(&mut self) {
+        for (peer, _) in self.reputation.avoided() {
+            if self.reputation.is_avoided(&peer) && self.passed_over.insert(peer) {
+                tracing::debug!(digest = %self.digest, %peer, "a peer that is avoided takes part no longer");
+                let replies = self.core.gone(peer, self.began.elapsed());
+                self.deliver(replies);
+                self.open.retain(|(member, _), _| *member != peer);
             }
         }
     }
@@ -245,6 +265,18 @@ impl Task {
             }
         }
     }
+}
+
+/// What peers say that they have read of a blob from upstream, each asked directly; of those who read nothing, nothing.
+pub(crate) async fn words(swarm: &Swarm, digest: Digest, peers: Vec<PeerId>) -> Vec<(PeerId, Outline)> {
+    let asked: FuturesUnordered<_> = peers
+        .into_iter()
+        .map(|peer| {
+            let swarm = swarm.clone();
+            async move { Some((peer, swarm.outline(peer, &digest).await.ok()??)) }
+        })
+        .collect();
+    asked.filter_map(futures::future::ready).collect().await
 }
 
 /// A request as it is sent: hash function (1 byte: its multicodec code), hash, and what is asked.

@@ -34,6 +34,7 @@ mod sizes;
 mod tags;
 mod through;
 mod trace;
+mod words;
 
 pub use config::{Config, Rights, Serve};
 pub use descriptors::{Descriptor, Parsed, Platform};

@@ -9,20 +9,21 @@ use shoal_store::{Change, Partial, Store};
 use shoal_swarm::{Blocks, KnownTag, PeerId, Provides, Swarm};
 use tokio::sync::oneshot;
 
-use crate::{coordinators::Coordinators, live::Live, tags};
+use crate::{coordinators::Coordinators, live::Live, tags, words::Words};
 
 /// A node as peers see it. Made before the swarm, which shows it, and before [`crate::Fetch`], which fills it.
 #[derive(Clone)]
 pub struct Shown {
     pub(crate) store: Store,
     pub(crate) live: Live,
+    pub(crate) words: Words,
     pub(crate) coordinators: Coordinators,
 }
 
 impl Shown {
     /// Shows what is in this store.
     pub fn new(store: Store) -> Self {
-        Self { coordinators: Coordinators::new(store.clone()), live: Live::default(), store }
+        Self { coordinators: Coordinators::new(store.clone()), live: Live::default(), words: Words::default(), store }
     }
 
     /// A blob that comes in by other ways than a session: its digest too is moved on beside the blocks that come, see [`Blocks::hash`].
@@ -75,7 +76,8 @@ impl Blocks for Shown {
 impl Provides for Shown {
     fn outline(&self, digest: &Digest) -> Option<Arc<Outline>> {
         match self.store.outline(digest) {
-            Ok(outline) => outline,
+            // Of a blob that is coming in, this node vouches for what it has read from upstream by itself.
+            Ok(outline) => outline.or_else(|| self.words.of(digest).map(Arc::new)),
             Err(error) => {
                 tracing::warn!(%digest, %error, "an outline cannot be read: a peer is told that the blob is not here");
                 None

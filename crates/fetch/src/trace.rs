@@ -32,6 +32,8 @@ pub struct Counters {
     pub failed: AtomicU64,
     /// Blobs whose digest did not match what peers had said.
     pub lies: AtomicU64,
+    /// Blob bytes that upstream sent again to find out who lied; among `from_upstream`.
+    pub read_again: AtomicU64,
     /// Blobs served through without being stored, for want of room.
     pub unstored: AtomicU64,
     /// Tags answered from what was last known, upstream being out of reach.
@@ -53,6 +55,7 @@ pub struct Counted {
     pub sessions: u64,
     pub failed: u64,
     pub lies: u64,
+    pub read_again: u64,
     pub unstored: u64,
     pub stale_tags: u64,
     pub unproven: u64,
@@ -71,6 +74,7 @@ impl Counters {
             sessions: value(&self.sessions),
             failed: value(&self.failed),
             lies: value(&self.lies),
+            read_again: value(&self.read_again),
             unstored: value(&self.unstored),
             stale_tags: value(&self.stale_tags),
             unproven: value(&self.unproven),

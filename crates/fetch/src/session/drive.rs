@@ -31,7 +31,7 @@ use shoal_coordination::{Action, Ask, Failure, Grant, Member, Reply, Source};
 use shoal_store::{Blob, Partial};
 use shoal_swarm::{BlockError, PeerId};
 
-use super::{Session, local, locate::Located, run::Env};
+use super::{Session, coordination::Watch, local, locate::Located, run::Env};
 use crate::{
     coordinators,
     face::Error,
@@ -84,9 +84,20 @@ enum WriteError {
 
 /// Whom this session asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coordinator {
+pub(super) enum Coordinator {
     Itself,
     Peer(PeerId),
+}
+
+/// By whose word a leaf is what it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    /// Who is said to have vouched for it.
+    pub(super) witness: PeerId,
+    /// Who sent it.
+    pub(super) from: PeerId,
+    /// Who said so: a peer as coordinator, or this node as its own.
+    pub(super) coordinator: Option<PeerId>,
 }
 
 pub(super) struct Driver<'a> {
@@ -97,13 +108,14 @@ pub(super) struct Driver<'a> {
     pub(super) partial: Arc<Partial>,
     pub(super) member: Member<PeerId>,
     /// Who said what each leaf's hash is, where it is a peer's word.
-    pub(super) witnesses: BTreeMap<u64, PeerId>,
+    pub(super) said: BTreeMap<u64, Said>,
 
-    coordinator: Coordinator,
+    pub(super) coordinator: Coordinator,
+    pub(super) watch: Watch,
     /// Counts coordinators: answers of an earlier one are no longer listened to.
     term: u64,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
-    has_answered: bool,
+    pub(super) has_answered: bool,
     itself_since: Option<Instant>,
     ask_again: Duration,
     /// This node has gone on by itself before.
@@ -113,22 +125,22 @@ pub(super) struct Driver<'a> {
     fetches: FuturesUnordered<BoxFuture<'static, Fetched>>,
     handles: HashMap<(PeerId, u64), AbortHandle>,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
-    read: ReadState,
+    pub(super) read: ReadState,
     opened: Option<(u64, Chunks)>,
     barren_reads: u32,
     /// When a leaf landed last, or the coordinator was told everything because none did.
-    progress_at: Instant,
+    pub(super) progress_at: Instant,
     pub(super) upstream_error: Option<shoal_upstream::Error>,
     troubles: Vec<String>,
 }
 
-enum ReadState {
+pub(super) enum ReadState {
     None,
     Opening(Range<u64>, BoxFuture<'static, Result<Reading, shoal_upstream::Error>>),
     Open(Box<Reading>),
 }
 
-enum ReadEvent {
+pub(super) enum ReadEvent {
     Opened(Box<Reading>),
     Refused(shoal_upstream::Error),
     Leaf(u64, Bytes),
@@ -158,8 +170,9 @@ impl<'a> Driver<'a> {
             size,
             partial,
             member,
-            witnesses: BTreeMap::new(),
+            said: BTreeMap::new(),
             coordinator: Coordinator::Itself,
+            watch: Watch::default(),
             term: 0,
             answers: FuturesUnordered::new(),
             has_answered: false,
@@ -233,22 +246,22 @@ impl<'a> Driver<'a> {
     // === the coordinator ===
 
     async fn choose_coordinator(&mut self) {
-        let nearest = self.env.swarm.nearest(&self.session.digest, 1).await.unwrap_or_default();
-        match nearest.first() {
-            Some(Some(peer)) if self.env.reputation.is_silent(peer) => {
-                self.was_alone = true;
+        match self.candidate(false).await {
+            Some(peer) => self.ask_from_now_on(Coordinator::Peer(peer)),
+            None => {
                 self.ask_from_now_on(Coordinator::Itself);
-            }
-            Some(Some(peer)) if !self.env.reputation.is_avoided(peer) => self.ask_from_now_on(Coordinator::Peer(*peer)),
-            _ => {
-                self.ask_from_now_on(Coordinator::Itself);
-                // It is the right one: there is nobody to go back to.
-                self.itself_since = None;
+                if self.candidate(true).await.is_some() {
+                    // The right one is silent for the moment.
+                    self.was_alone = true;
+                } else {
+                    // This node is the right one: there is nobody to go back to.
+                    self.itself_since = None;
+                }
             }
         }
     }
 
-    fn ask_from_now_on(&mut self, coordinator: Coordinator) {
+    pub(super) fn ask_from_now_on(&mut self, coordinator: Coordinator) {
         match coordinator {
             Coordinator::Itself => self.note("this node coordinates".to_owned()),
             Coordinator::Peer(peer) => self.note(format!("{peer} coordinates")),
@@ -316,20 +329,27 @@ impl<'a> Driver<'a> {
     fn answered(&mut self, answer: Result<Reply<PeerId>, String>) -> Result<(), Error> {
         match answer {
             Ok(reply) => {
+                if let (Coordinator::Peer(peer), false) = (self.coordinator, self.has_answered) {
+                    self.env.reputation.answered(&peer);
+                }
                 self.has_answered = true;
                 let now = self.began.elapsed();
                 for action in self.member.reply(reply, now) {
                     self.act(action);
                 }
-                if self.member.is_hopeless() && !self.member.is_busy() && self.writes.is_empty() {
+                if self.member.is_hopeless() && !self.has_work() {
+                    if let Coordinator::Peer(peer) = self.coordinator {
+                        self.is_left_hopeless(peer);
+                        return Ok(());
+                    }
                     return Err(self.no_source());
                 }
             }
             Err(reason) => match self.coordinator {
                 Coordinator::Peer(peer) => {
                     self.trouble(format!("coordinator {peer}: {reason}"));
+                    self.env.reputation.unanswered(peer, self.was_alone && !self.has_answered);
                     self.was_alone = true;
-                    self.env.reputation.unanswered(peer);
                     self.ask_from_now_on(Coordinator::Itself);
                 }
                 Coordinator::Itself => {
@@ -341,14 +361,32 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// The coordinator says that nobody can give what is lacking. Where this node reads upstream itself, that is nonsense; otherwise it looks
+    /// for itself.
+    fn is_left_hopeless(&mut self, peer: PeerId) {
+        self.note(format!("{peer} says that nobody can give what is lacking"));
+        if self.upstream_error.is_none() && self.barren_reads < MAX_BARREN_READS {
+            self.watch.nonsense();
+        } else {
+            self.ask_from_now_on(Coordinator::Itself);
+            self.itself_since = None;
+        }
+    }
+
     /// Tells the coordinator that this node has all, or has given up. Nothing is waited for.
-    fn tell_last(&mut self) {
+    pub(super) fn tell_last(&mut self) {
         if let Some(ask) = self.member.ask() {
             drop(self.send(ask));
         }
     }
 
+    /// Whether anything is under way here.
+    pub(super) fn has_work(&self) -> bool {
+        self.member.is_busy() || !self.writes.is_empty()
+    }
+
     async fn time_passed(&mut self) {
+        self.watch_coordinator().await;
         for action in self.member.tick(self.began.elapsed()) {
             self.act(action);
         }
@@ -360,11 +398,8 @@ impl<'a> Driver<'a> {
         if self.itself_since.is_some_and(|since| since.elapsed() >= self.ask_again) {
             self.itself_since = Some(Instant::now());
             self.ask_again = (self.ask_again * 2).min(ASK_AGAIN_AT_LAST);
-            let nearest = self.env.swarm.nearest(&self.session.digest, 1).await.unwrap_or_default();
-            if let Some(Some(peer)) = nearest.first()
-                && !self.env.reputation.is_avoided(peer)
-            {
-                self.ask_from_now_on(Coordinator::Peer(*peer));
+            if let Some(peer) = self.candidate(true).await {
+                self.ask_from_now_on(Coordinator::Peer(peer));
             }
         }
     }
@@ -400,8 +435,12 @@ impl<'a> Driver<'a> {
     }
 
     fn fetch(&mut self, grant: Grant<PeerId>) {
-        if self.env.reputation.is_avoided(&grant.from) || self.env.reputation.is_avoided(&grant.witness) {
+        if self.env.reputation.is_avoided(&grant.witness) {
             self.member.failed(grant.leaf, Source::Peer(grant.from), Failure::Wrong);
+            return;
+        }
+        if self.env.reputation.is_avoided(&grant.from) {
+            self.member.failed(grant.leaf, Source::Peer(grant.from), Failure::Missing);
             return;
         }
         let swarm = self.env.swarm.clone();
@@ -427,10 +466,17 @@ impl<'a> Driver<'a> {
                 }
                 add(&self.env.counters.from_peers, bytes.len() as u64);
                 *self.session.state().trace.from_peers.entry(peer.to_string()).or_default() += bytes.len() as u64;
-                self.witnesses.insert(leaf, grant.witness);
+                let coordinator = match self.coordinator {
+                    Coordinator::Itself => None,
+                    Coordinator::Peer(coordinator) => Some(coordinator),
+                };
+                self.said.insert(leaf, Said { witness: grant.witness, from: peer, coordinator });
                 self.write(leaf, bytes, Source::Peer(peer), Some(grant.hash));
             }
-            Err(BlockError::DontHave) => self.member.failed(leaf, Source::Peer(peer), Failure::Missing),
+            Err(BlockError::DontHave) => {
+                self.watch.missed(peer);
+                self.member.failed(leaf, Source::Peer(peer), Failure::Missing);
+            }
             Err(BlockError::Invalid(reason)) => {
                 self.member.failed(leaf, Source::Peer(peer), Failure::Stalled);
                 self.lied(peer, format!("asked for leaf {leaf} of {}: {reason}", self.session.digest));
@@ -442,8 +488,9 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn open(&mut self, range: Range<u64>) {
+    pub(super) fn open(&mut self, range: Range<u64>) {
         self.note(format!("reading leaves {}..{} from upstream", range.start, range.end));
+        self.session.reads(true);
         let size = self.size;
         let start = leaf_range(size, range.start).start;
         if let Some((offset, chunks)) = self.opened.take()
@@ -486,6 +533,7 @@ impl<'a> Driver<'a> {
             ReadEvent::End => self.read = ReadState::None,
             ReadEvent::Broken(reason) => {
                 self.read = ReadState::None;
+                self.session.reads(false);
                 self.barren_reads += 1;
                 if self.barren_reads >= MAX_BARREN_READS {
                     self.member.upstream(false);
@@ -496,6 +544,7 @@ impl<'a> Driver<'a> {
             ReadEvent::Refused(error) => {
                 self.note(format!("upstream: {error}"));
                 self.read = ReadState::None;
+                self.session.reads(false);
                 self.upstream_error = Some(error);
                 self.member.upstream(false);
                 self.member.failed(0, Source::Upstream, Failure::Missing);
@@ -536,9 +585,10 @@ impl<'a> Driver<'a> {
             }
         }
         self.progress_at = Instant::now();
+        self.watch.landed();
         if source == Source::Upstream {
             self.barren_reads = 0;
-            self.witnesses.remove(&leaf);
+            self.said.remove(&leaf);
         }
         self.env.shown.live.add(hash, &self.partial, leaf);
         self.session.landed(leaf, hash, source != Source::Upstream);
@@ -626,7 +676,7 @@ async fn ask_peer(
     Reply::decode(&answer, coordinators::read_peer).map_err(|error| error.to_string())
 }
 
-async fn next_read(state: &mut ReadState) -> ReadEvent {
+pub(super) async fn next_read(state: &mut ReadState) -> ReadEvent {
     match state {
         ReadState::None => std::future::pending().await,
         ReadState::Opening(_, opening) => match opening.await {

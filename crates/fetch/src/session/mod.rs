@@ -8,6 +8,8 @@
 //! whole digest matches. The leaf that completes a blob is given to readers only then. Where an outline turns out to have lied,
 //! its leaves are read anew from somebody else, and a reader that was given a wrong leaf ends short.
 
+mod audit;
+mod coordination;
 mod drive;
 mod locate;
 mod reader;
@@ -21,7 +23,7 @@ use std::{
 };
 
 use shoal_content::{
-    Digest, LeafHash, LeafSet, Origin,
+    Digest, LeafHash, LeafSet, Origin, Outline,
     leaf::{leaf_at, leaf_count},
 };
 use shoal_store::{Blob, Partial};
@@ -52,8 +54,12 @@ struct State {
     have: LeafSet,
     /// Leaves for which only peers vouch.
     from_peers: LeafSet,
-    /// Leaves read anew because an outline lied, with the hash that they had before.
+    /// Leaves read anew because somebody lied, with the hash that they had before.
     suspects: BTreeMap<u64, LeafHash>,
+    /// The whole does not match: what only peers vouch for is given to nobody before it does.
+    in_doubt: bool,
+    /// This node reads the blob from upstream, or has.
+    reads: bool,
     end: Option<End>,
     readers: BTreeMap<u64, Demand>,
     next_reader: u64,
@@ -102,6 +108,8 @@ impl Session {
                 have: LeafSet::empty(0),
                 from_peers: LeafSet::empty(0),
                 suspects: BTreeMap::new(),
+                in_doubt: false,
+                reads: false,
                 end: None,
                 readers: BTreeMap::new(),
                 next_reader: 0,
@@ -168,6 +176,38 @@ impl Session {
         wanted.into_iter().find_map(missing).unwrap_or(0..0)
     }
 
+    /// The leaves that this node has read from upstream by itself: what it vouches for when a peer asks. `None` while it does not read.
+    pub(crate) fn own_word(&self) -> Option<Outline> {
+        let (partial, have, from_peers, reads) = {
+            let state = self.state();
+            (state.partial.clone()?, state.have.clone(), state.from_peers.clone(), state.reads)
+        };
+        let known = partial.outline();
+        let mut word = Outline::growing(known.size())?;
+        for leaf in have.iter().filter(|leaf| !from_peers.contains(*leaf)) {
+            if let Some(hash) = known.leaf(leaf) {
+                word.set(leaf, hash);
+            }
+        }
+        (reads || word.known() > 0).then_some(word)
+    }
+
+    /// This node begins to read from upstream, or cannot.
+    fn reads(&self, does: bool) {
+        self.state().reads = does;
+    }
+
+    /// The whole does not match.
+    fn doubt(&self) {
+        self.state().in_doubt = true;
+    }
+
+    /// This node has read a leaf from upstream by itself and found it to be what peers said.
+    fn confirmed(&self, leaf: u64) {
+        self.state().from_peers.remove(leaf);
+        self.bump();
+    }
+
     /// A leaf is to be had anew; this is the hash that it had.
     fn doubted(&self, leaf: u64, hash: Option<LeafHash>) {
         let mut state = self.state();
@@ -225,7 +265,7 @@ impl State {
     fn may_be_read(&self, leaf: u64, whole: bool, only_verified: bool) -> bool {
         let Some(size) = self.size else { return false };
         let completes = whole && leaf + 1 == leaf_count(size);
-        let hearsay = only_verified && self.from_peers.contains(leaf);
+        let hearsay = (only_verified || self.in_doubt) && self.from_peers.contains(leaf);
         self.have.contains(leaf) && !completes && !hearsay
     }
 }

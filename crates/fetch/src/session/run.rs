@@ -1,9 +1,12 @@
 //! The life of a session, from its first reader to what is told of it afterwards.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shoal_content::Digest;
-use shoal_store::{Blob, Store};
+use shoal_store::{Blob, Partial, Store};
 use shoal_swarm::Swarm;
 use shoal_upstream::Upstream;
 
@@ -22,6 +25,9 @@ use crate::{
     trace::{Counters, Traces, add},
 };
 
+/// How long a session waits for what an earlier one of the same blob has left behind.
+const BUSY_FOR: Duration = Duration::from_millis(100);
+
 /// What all sessions of a node share.
 #[derive(Clone)]
 pub(crate) struct Env {
@@ -39,6 +45,7 @@ pub(crate) struct Env {
 /// Gets a blob, until it is whole, nobody reads it, or no source is left.
 pub(crate) async fn drive(session: Arc<Session>, env: Arc<Env>) {
     add(&env.counters.sessions, 1);
+    env.shown.words.begin(&session);
     let began = Instant::now();
     let outcome = match run(&session, &env, began).await {
         Ok(Outcome::Whole(blob)) => {
@@ -81,18 +88,30 @@ async fn run(session: &Arc<Session>, env: &Arc<Env>, began: Instant) -> Result<O
             None => return Ok(Outcome::Unread),
         },
     };
-    let (store, digest, size) = (env.store.clone(), session.digest, located.size);
-    let partial = match tokio::task::spawn_blocking(move || store.partial(&digest, size)).await {
-        Ok(Ok(partial)) => Arc::new(partial),
-        Ok(Err(shoal_store::Error::Held(_))) => return held(env, &digest).await.map(Outcome::Whole),
-        Ok(Err(error)) if error.is_no_space() || matches!(error, shoal_store::Error::Busy(_)) => {
+    let (digest, size) = (session.digest, located.size);
+    let partial = match begin(&env.store, digest, size).await? {
+        Ok(partial) => Arc::new(partial),
+        Err(shoal_store::Error::Held(_)) => return held(env, &digest).await.map(Outcome::Whole),
+        Err(error) if error.is_no_space() || matches!(error, shoal_store::Error::Busy(_)) => {
             session.state().size = Some(size);
             return Ok(Outcome::Unstored(error.to_string()));
         }
-        Ok(Err(error)) => return Err(local(format!("storing blob {digest}"), &error)),
         Err(error) => return Err(local(format!("storing blob {digest}"), &error)),
     };
     Driver::new(session, env, partial, located, began).run().await
+}
+
+/// Begins or resumes a blob. A session that has just ended may still have a leaf of it read or hashed: that is waited for.
+async fn begin(store: &Store, digest: Digest, size: u64) -> Result<Result<Partial, shoal_store::Error>, Error> {
+    let began = Instant::now();
+    loop {
+        let store = store.clone();
+        match tokio::task::spawn_blocking(move || store.partial(&digest, size)).await {
+            Ok(Err(shoal_store::Error::Busy(_))) if began.elapsed() < BUSY_FOR => tokio::time::sleep(BUSY_FOR / 20).await,
+            Ok(begun) => return Ok(begun),
+            Err(error) => return Err(local(format!("storing blob {digest}"), &error)),
+        }
+    }
 }
 
 /// A blob that became whole while the session began.

@@ -1,6 +1,8 @@
 //! Nodes in one process: real stores, a real swarm on loopback, a registry with faults to order.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its part")]
 
+pub mod liar;
+
 use std::{
     io,
     sync::{Arc, Mutex, OnceLock},
@@ -103,6 +105,19 @@ impl Bed {
         self.node_with(registry, Config::default(), |_| {}).await
     }
 
+    /// A peer of whatever kind, connected to all before it.
+    pub async fn join(&mut self, provides: Arc<dyn Provides>) -> Swarm {
+        let mut config = shoal_swarm::Config::new(Identity::generate(), Admission::Noise(self.key.clone()));
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        config.seeds = self.seeds.iter().map(|seed| seed.to_string().parse::<Seed>().unwrap()).collect();
+        let swarm = Swarm::start(config, provides).unwrap();
+        let addresses = swarm.listening().await.unwrap();
+        let known = self.seeds.len();
+        self.seeds.push(addresses[0].clone());
+        until("the node is connected to all before it", async || swarm.peers().await.unwrap().len() >= known).await;
+        swarm
+    }
+
     pub async fn node_with(&mut self, registry: &Fake, config: Config, options: impl FnOnce(&mut Options)) -> Node {
         let folder = tempfile::tempdir().unwrap();
         let announced: Arc<OnceLock<Swarm>> = Arc::default();
@@ -116,15 +131,8 @@ impl Bed {
         options(&mut store_options);
         let store = Store::open(store_options).unwrap();
         let mask = Arc::new(Mask { shown: Shown::new(store.clone()), lie: Mutex::new(None) });
-        let mut swarm_config = shoal_swarm::Config::new(Identity::generate(), Admission::Noise(self.key.clone()));
-        swarm_config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-        swarm_config.seeds = self.seeds.iter().map(|seed| seed.to_string().parse::<Seed>().unwrap()).collect();
-        let swarm = Swarm::start(swarm_config, mask.clone()).unwrap();
+        let swarm = self.join(mask.clone()).await;
         announced.set(swarm.clone()).unwrap();
-        let addresses = swarm.listening().await.unwrap();
-        let known = self.seeds.len();
-        self.seeds.push(addresses[0].clone());
-        until("the node is connected to all before it", async || swarm.peers().await.unwrap().len() >= known).await;
         let mut upstream_config = registry.config();
         // A paced body on a busy machine must not look like a stalled one: it would be asked for again.
         upstream_config.timeouts.stall = Duration::from_secs(3);

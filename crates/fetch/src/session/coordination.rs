@@ -1,0 +1,140 @@
+//! Whom a session asks who reads what: the nearest peer that is of use.
+//!
+//! A coordinator is believed in nothing, and can still waste time: give nothing, or name sources that have nothing. It cannot be seen from an
+//! empty answer whether there is nothing to give: in a large swarm behind a slow upstream nothing lands for seconds. So a member that has nothing
+//! to do asks its neighbours for their own word. Where nobody reads, or somebody has what is never granted, the next nearest peer is asked
+//! from then on. As all members of that swarm find the same, they meet there again.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use shoal_content::Outline;
+use shoal_swarm::PeerId;
+use tokio::task::JoinHandle;
+
+use super::drive::{Coordinator, Driver};
+use crate::coordinators::{NEIGHBOURS, words};
+
+/// Peers that may come to coordinate a blob where nearer ones are of no use.
+const CANDIDATES: usize = 8;
+
+/// How long nothing may be under way here before the neighbours are asked, and between two times of that.
+const STARVED: Duration = Duration::from_millis(700);
+
+/// Sources without what was granted, one after the other, after which the coordinator is of no use; and how long nothing has landed by then.
+const MAX_IN_VAIN: u32 = 8;
+/// So many peers, at least: one alone may have told the coordinator that it has what it has not.
+const EMPTY_SOURCES: usize = 3;
+const IN_VAIN_FOR: Duration = Duration::from_millis(500);
+
+/// What a session sees of its coordinator.
+#[derive(Default)]
+pub(super) struct Watch {
+    useless: BTreeSet<PeerId>,
+    starving: Option<Instant>,
+    asking: Option<JoinHandle<Vec<Outline>>>,
+    /// Leaves that are lacking here and were there when the neighbours were asked last.
+    seen: BTreeSet<u64>,
+    in_vain: u32,
+    empty: BTreeSet<PeerId>,
+    is_nonsense: bool,
+}
+
+impl Watch {
+    /// A leaf has landed.
+    pub(super) fn landed(&mut self) {
+        self.in_vain = 0;
+        self.empty.clear();
+    }
+
+    /// The coordinator says what cannot be.
+    pub(super) fn nonsense(&mut self) {
+        self.is_nonsense = true;
+    }
+
+    /// A source had not got what was granted.
+    pub(super) fn missed(&mut self, source: PeerId) {
+        self.in_vain += 1;
+        self.empty.insert(source);
+    }
+}
+
+impl Driver<'_> {
+    /// The nearest peer that is of use; this node where it is the nearest, or where the nearest is silent for the moment.
+    pub(super) async fn candidate(&mut self, despite_silence: bool) -> Option<PeerId> {
+        let nearest = self.env.swarm.nearest(&self.session.digest, CANDIDATES).await.unwrap_or_default();
+        let reputation = &self.env.reputation;
+        let is_of_use = |peer: &PeerId| {
+            !reputation.is_avoided(peer)
+                && !reputation.is_mute(peer)
+                && !reputation.is_useless(peer)
+                && !self.watch.useless.contains(peer)
+        };
+        let first = nearest.into_iter().find(|peer| peer.as_ref().is_none_or(is_of_use)).flatten();
+        first.filter(|peer| despite_silence || !reputation.is_silent(peer))
+    }
+
+    /// Looks whether the coordinator is of use.
+    pub(super) async fn watch_coordinator(&mut self) {
+        let Coordinator::Peer(coordinator) = self.coordinator else { return };
+        if self.watch.is_nonsense {
+            self.leave(coordinator, "it says that nobody can give what can be read from upstream").await;
+            return;
+        }
+        let names_empty = self.watch.in_vain >= MAX_IN_VAIN && self.watch.empty.len() >= EMPTY_SOURCES;
+        if names_empty && self.progress_at.elapsed() > IN_VAIN_FOR {
+            self.leave(coordinator, "it names sources that have nothing").await;
+            return;
+        }
+        let is_starving = self.has_answered && !self.has_work() && !self.member.wanted().is_empty();
+        if !is_starving {
+            self.watch.starving = None;
+            self.watch.asking = None;
+            self.watch.seen.clear();
+            return;
+        }
+        let since = *self.watch.starving.get_or_insert_with(Instant::now);
+        match self.watch.asking.take() {
+            Some(asking) if asking.is_finished() => {
+                self.watch.starving = Some(Instant::now());
+                let words = asking.await.unwrap_or_default();
+                let have = self.member.have();
+                let lacking: BTreeSet<u64> = (0..have.capacity())
+                    .filter(|leaf| !have.contains(*leaf))
+                    .filter(|leaf| words.iter().any(|word| word.leaf(*leaf).is_some()))
+                    .collect();
+                if words.is_empty() {
+                    self.leave(coordinator, "it gives nothing, and nobody reads").await;
+                } else if !lacking.is_disjoint(&self.watch.seen) {
+                    self.leave(coordinator, "it does not give what others have").await;
+                } else {
+                    self.watch.seen = lacking;
+                }
+            }
+            None if since.elapsed() >= STARVED => self.watch.asking = Some(self.ask_neighbours()),
+            asking => self.watch.asking = asking,
+        }
+    }
+
+    fn ask_neighbours(&self) -> JoinHandle<Vec<Outline>> {
+        let (swarm, digest, size) = (self.env.swarm.clone(), self.session.digest, self.size);
+        tokio::spawn(async move {
+            let peers = swarm.nearest(&digest, NEIGHBOURS + 1).await.unwrap_or_default();
+            let words = words(&swarm, digest, peers.into_iter().flatten().collect()).await;
+            words.into_iter().map(|(_, word)| word).filter(|word| word.size() == size).collect()
+        })
+    }
+
+    /// Another is asked from now on.
+    pub(super) async fn leave(&mut self, coordinator: PeerId, why: &str) {
+        self.env.reputation.useless(coordinator, format!("as coordinator of {}: {why}", self.session.digest));
+        self.watch.useless.insert(coordinator);
+        self.watch = Watch { useless: std::mem::take(&mut self.watch.useless), ..Watch::default() };
+        match self.candidate(false).await {
+            Some(next) => self.ask_from_now_on(Coordinator::Peer(next)),
+            None => self.ask_from_now_on(Coordinator::Itself),
+        }
+    }
+}
