@@ -25,16 +25,25 @@ struct FromGo {
     into: &'static str,
     /// Each program, and the package that it is built of.
     programs: &'static [(&'static str, &'static str)],
-    /// Build tags.
-    tags: &'static str,
+    /// Variables of `go build`.
+    environment: &'static [(&'static str, &'static str)],
+    /// More words for it.
+    flags: &'static [&'static str],
 }
+
+/// No C compiler is needed, and no library of this machine gets in.
+const NO_C: &[(&str, &str)] = &[("CGO_ENABLED", "0")];
+
+/// Without DWARF linking takes half as long; names are kept for profiles.
+const SMALL: &str = "-ldflags=-w";
 
 const KUBO: FromGo = FromGo {
     name: "kubo",
     sources: "ipfs/kubo",
     into: "bin",
     programs: &[("ipfs", "github.com/ipfs/kubo/cmd/ipfs")],
-    tags: "",
+    environment: &[],
+    flags: &[],
 };
 
 /// The tests pull and look at files; they run no container, so the shim is left out, and so are snapshotters other than overlayfs.
@@ -46,7 +55,8 @@ const CONTAINERD: FromGo = FromGo {
         ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
         ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
     ],
-    tags: "no_btrfs,no_devmapper,no_zfs",
+    environment: NO_C,
+    flags: &["-trimpath", SMALL, "-tags=no_btrfs,no_devmapper,no_zfs"],
 };
 
 /// The OCI distribution specification's own tests of a registry.
@@ -55,7 +65,8 @@ const CONFORMANCE: FromGo = FromGo {
     sources: "conformance",
     into: "conformance",
     programs: &[("conformance", "github.com/opencontainers/distribution-spec/conformance")],
-    tags: "",
+    environment: NO_C,
+    flags: &["-trimpath", SMALL],
 };
 
 /// Installs what is not there yet, and tells what cannot be had here: a machine without a network runs the other tests all the same.
@@ -91,10 +102,9 @@ impl FromGo {
         fs::create_dir_all(&into)?;
         for (program, package) in self.programs {
             let mut build = Command::new("go");
-            // Without C nothing of this machine gets in; without DWARF linking takes half as long, and names are kept for profiles.
-            build.current_dir(&sources).env("CGO_ENABLED", "0");
-            build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags=-w"]);
-            must(build.args(["-tags", self.tags, "-o"]).arg(into.join(program)).arg(package))?;
+            build.current_dir(&sources).envs(self.environment.iter().copied());
+            build.args(["build", "-mod=readonly", "-buildvcs=false"]).args(self.flags);
+            must(build.arg("-o").arg(into.join(program)).arg(package))?;
         }
         fs::write(built_of, wanted).with_context(|| format!("noting what {} was built of", self.name))?;
         Ok(None)
