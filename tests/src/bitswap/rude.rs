@@ -24,7 +24,7 @@ use crate::blobs::noise;
 
 const PROTOCOL: &str = Version::V1_2.protocol();
 /// A wantlist of so many entries is one message.
-const ENTRIES: u32 = 1000;
+const ENTRIES: usize = 1000;
 /// A stream that the victim does not let be opened in this time is passed over.
 const OPENED_WITHIN: Duration = Duration::from_millis(500);
 /// Limit of a message, by go-bitswap and here.
@@ -82,21 +82,26 @@ impl Rude {
         }));
     }
 
-    /// A hundred thousand wants of blocks that are not there, from one peer that takes no answer.
+    /// A hundred thousand wants of blocks that are not there, and again on the same stream, from one peer that takes no answer.
     async fn wants(&mut self, done: u64) -> Result<u64> {
-        const WANTS: u32 = 100_000;
-        let mut raw = self.connected().await?;
-        let mut stream = bare::open(&mut raw, self.peer).await?;
-        self.keep(raw);
-        for first in (0..WANTS).step_by(ENTRIES as usize) {
-            let wants =
-                (first..first + ENTRIES).map(|index| want(cid_of(done * 1_000_000 + u64::from(index)))).collect();
+        const WANTS: u64 = 100_000;
+        let mut stream = match self.streams.pop() {
+            Some(stream) => stream,
+            None => {
+                let mut raw = self.connected().await?;
+                let stream = bare::open(&mut raw, self.peer).await?;
+                self.keep(raw);
+                stream
+            }
+        };
+        for first in (done..done + WANTS).step_by(ENTRIES) {
+            let wants = (first..).take(ENTRIES).map(|index| want(cid_of(index))).collect();
             let frame = Message { wants, ..Message::default() }.encode(Version::V1_2).to_vec();
             stream.write_all(&frame).await?;
         }
         stream.flush().await?;
         self.streams.push(stream);
-        Ok(u64::from(WANTS))
+        Ok(WANTS)
     }
 
     /// Ten thousand streams, as many at once as the connection bears.

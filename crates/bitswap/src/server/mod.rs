@@ -47,6 +47,9 @@ const FIRST_WINDOW: usize = LEAF_SIZE as usize;
 /// flight are 13 MiB/s at this: below that, being slow costs nothing.
 const SLOW_AFTER: Duration = Duration::from_millis(300);
 
+/// A table of so many places for each entry gives memory back.
+const SPARSE: usize = 4;
+
 /// Names a block that is being read or sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(u64);
@@ -169,6 +172,10 @@ impl Server {
         self.look_turn.retain(|other| other != peer);
         self.jobs.retain(|_, job| job.peer != *peer);
         self.outstanding -= state.outstanding;
+        // A crowd that has gone would else leave tables as large as itself.
+        if self.wanted.capacity() > SPARSE * self.wanted.len().max(self.config.max_wants) {
+            self.wanted.shrink_to_fit();
+        }
     }
 
     /// A peer's wantlist, or changes of it.

@@ -245,6 +245,22 @@ fn a_block_that_is_gone_when_it_is_read_or_too_large_is_said_to_be_missing() {
     assert_eq!(server.outstanding, 0);
 }
 
+#[test]
+fn a_crowd_that_has_gone_leaves_no_large_tables() {
+    let mut server = server(Config::default());
+    let crowd: Vec<PeerId> = (0..20).map(|_| PeerId::random()).collect();
+    for (number, peer) in (0..).zip(&crowd) {
+        server.connected(*peer, Instant::now());
+        server.receive(peer, (0..1000).map(|seed| want(cid(number * 1000 + seed), 1)).collect(), false);
+    }
+    assert!(server.wanted.capacity() >= 20_000);
+    for peer in &crowd {
+        server.disconnected(peer);
+    }
+    assert_empty(&server);
+    assert!(server.wanted.capacity() < 5_000, "{}", server.wanted.capacity());
+}
+
 fn assert_empty(server: &Server) {
     assert!(server.peers.is_empty());
     assert!(server.wanted.is_empty(), "{:?}", server.wanted);
