@@ -107,7 +107,9 @@ async fn begin(store: &Store, digest: Digest, size: u64) -> Result<Result<Partia
     loop {
         let store = store.clone();
         match tokio::task::spawn_blocking(move || store.partial(&digest, size)).await {
-            Ok(Err(shoal_store::Error::Busy(_))) if began.elapsed() < BUSY_FOR => tokio::time::sleep(BUSY_FOR / 20).await,
+            Ok(Err(shoal_store::Error::Busy(_))) if began.elapsed() < BUSY_FOR => {
+                tokio::time::sleep(BUSY_FOR / 20).await
+            }
             Ok(begun) => return Ok(begun),
             Err(error) => return Err(local(format!("storing blob {digest}"), &error)),
         }
