@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Duration};
 
 use cpu::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use shoal_content::{LEAF_SIZE, LeafHash, Outline};
+use shoal_content::{LEAF_SIZE, LeafHash, LeafSet, Outline};
 use shoal_coordination::{Action, Ask, Coordinator, Full, Grant, Limits, Member, Reply, Source};
 
 const LEAVES: u64 = 100;
@@ -85,25 +85,26 @@ fn codec(criterion: &mut Criterion<CpuTime>) {
     let name = |peer: &u32| peer.to_be_bytes().to_vec();
     let read = |name: &[u8]| Some(u32::from_be_bytes(name.try_into().ok()?));
     let told: Vec<(u64, LeafHash)> = (0..).zip(hashes(10_000)).collect();
-    let full = Ask {
+    let full: Ask<u32> = Ask {
         sequence: 1,
         size: Some(10_000 * LEAF_SIZE),
-        full: Some(Full { leaves: told, reading: (0, 0) }),
+        full: Some(Full { leaves: LeafSet::full(10_000), hashes: told, fetching: Vec::new(), reading: (0, 0) }),
         landed: Vec::new(),
         failed: Vec::new(),
         slots: 4,
         upstream: true,
         wanted: (0, 10_000),
+        crowd: None,
     };
     let grant = |(leaf, hash)| Grant { leaf, hash, from: 7, witness: 9 };
     let reply = Reply { grants: (0..).zip(hashes(4)).map(grant).collect(), ..Reply::empty(1, Some(LEAF_SIZE)) };
     let (full_bytes, reply_bytes) = (full.encode(name), reply.encode(name));
 
     let mut group = criterion.benchmark_group("coordination codec");
-    group.bench_function("write all that a member of a 10 GiB blob has", |bencher| {
+    group.bench_function("write all that a member has that read 10 GiB by itself", |bencher| {
         bencher.iter(|| black_box(&full).encode(name));
     });
-    group.bench_function("read all that a member of a 10 GiB blob has", |bencher| {
+    group.bench_function("read all that a member has that read 10 GiB by itself", |bencher| {
         bencher.iter(|| Ask::decode(black_box(&full_bytes), read).expect("what was encoded decodes"));
     });
     group.bench_function("write a reply of 4 grants", |bencher| bencher.iter(|| black_box(&reply).encode(name)));

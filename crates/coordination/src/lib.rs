@@ -17,17 +17,21 @@
 //! All that a coordinator knows is soft: its members told it. When it dies they tell the next nearest. Nothing that is said here is believed
 //! beyond that: leaves are checked against hashes, and the whole against its digest, by who fetches them.
 
+mod bits;
+mod clock;
 mod coordinator;
 mod limits;
 mod member;
 mod message;
 mod pace;
-mod window;
 
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
+mod window;
+mod wire;
 
 pub use coordinator::Coordinator;
 pub use limits::Limits;
 pub use member::{Action, Member};
-pub use message::{Ask, Failure, Full, Grant, MAX_MESSAGE, Reply, Source, WireError};
+pub use message::{Ask, Failure, Full, Grant, Reply, Source};
+pub use wire::{MAX_MESSAGE, WireError};

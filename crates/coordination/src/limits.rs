@@ -10,7 +10,9 @@ pub struct Limits {
     /// Leaves that a member takes from peers at once.
     pub downloads: u32,
     /// Leaves that a member may read from upstream at once while others read too.
-    pub lease: u64,
+    pub lease: usize,
+    /// Members that read from upstream at once. More would share its link so thinly that no leaf comes in soon.
+    pub readers: usize,
     /// How long a coordinator keeps a request open that it has nothing for.
     pub hold: Duration,
     /// How long after a blob was first asked for holders are looked for before upstream is read.
@@ -37,6 +39,7 @@ impl Default for Limits {
             uploads: 4,
             downloads: 4,
             lease: 1,
+            readers: 32,
             hold: Duration::from_millis(300),
             budget: Duration::from_millis(80),
             stall: Duration::from_secs(1),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 use shoal_content::{LeafHash, LeafSet, Outline};
 
 use crate::{
+    clock::Clock,
     limits::Limits,
     message::{Ask, Failure, Full, Grant, Reply, Source},
     window::Window,
@@ -38,17 +39,22 @@ pub enum Action<P> {
 pub struct Member<P> {
     limits: Limits,
     outline: Outline,
+    clock: Option<Clock>,
     have: LeafSet,
+    /// Leaves that were read from upstream here: nobody else may know their hashes.
+    own: LeafSet,
     wanted: Range<u64>,
     fetching: BTreeMap<u64, Fetching<P>>,
     reading: Option<Range<u64>>,
     upstream: bool,
-    landed: Vec<(u64, LeafHash)>,
+    landed: Vec<(u64, Option<LeafHash>)>,
     failed: Vec<(u64, Source<P>, Failure)>,
     restate: bool,
     sequence: u64,
     answered: u64,
     hopeless: bool,
+    /// A coordinator has said that others want the blob too.
+    crowd: bool,
     /// When each source last gave something.
     progress: BTreeMap<P, Duration>,
     usual: Option<Duration>,
@@ -67,6 +73,9 @@ struct Fetching<P> {
 /// Requests open at the coordinator at once: one that waits for leaves, and one that brings news.
 const MAX_OPEN: u64 = 2;
 
+/// Hashes that a coordinator is told at once beside those of what has landed.
+const MAX_TOLD: usize = 1024;
+
 impl<P: Copy + Ord> Member<P> {
     /// A member that has the leaves of `outline` that are known there. `None` of them is wanted yet.
     pub fn new(outline: Outline, limits: Limits) -> Self {
@@ -77,6 +86,8 @@ impl<P: Copy + Ord> Member<P> {
             }
         }
         Self {
+            clock: None,
+            own: LeafSet::empty(outline.leaf_count()),
             outline,
             have,
             wanted: 0..0,
@@ -89,6 +100,7 @@ impl<P: Copy + Ord> Member<P> {
             sequence: 0,
             answered: 0,
             hopeless: false,
+            crowd: false,
             progress: BTreeMap::new(),
             usual: None,
             window: Window::new(limits.downloads),
@@ -173,10 +185,13 @@ impl<P: Copy + Ord> Member<P> {
 
     /// A leaf is here, verified.
     pub fn landed(&mut self, leaf: u64, hash: LeafHash, from: Source<P>, now: Duration) -> Option<Action<P>> {
+        let now = self.look(now);
         let mut needless = None;
+        let mut is_granted = false;
         if let Some(fetching) = self.fetching.remove(&leaf) {
             match from {
                 Source::Peer(peer) if peer == fetching.from => {
+                    is_granted = true;
                     let took = now.saturating_sub(fetching.since);
                     self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
                     self.window.learn(took);
@@ -188,8 +203,11 @@ impl<P: Copy + Ord> Member<P> {
             self.progress.insert(peer, now);
         }
         self.outline.set(leaf, hash);
+        if from == Source::Upstream {
+            self.own.insert(leaf);
+        }
         if self.have.insert(leaf) {
-            self.landed.push((leaf, hash));
+            self.landed.push((leaf, (!is_granted).then_some(hash)));
         }
         if let Some(range) = &mut self.reading {
             // Leaves may land out of order.
@@ -204,6 +222,7 @@ impl<P: Copy + Ord> Member<P> {
     /// A leaf turned out to be wrong: it is missing again.
     pub fn forget(&mut self, leaf: u64) {
         self.have.remove(leaf);
+        self.own.remove(leaf);
         self.restate = true;
     }
 
@@ -228,9 +247,12 @@ impl<P: Copy + Ord> Member<P> {
 
     /// What a coordinator answered.
     pub fn reply(&mut self, reply: Reply<P>, now: Duration) -> Vec<Action<P>> {
+        let now = self.look(now);
+        self.tell(&reply.tell);
         self.answered = self.answered.max(reply.sequence);
         self.restate |= reply.restate;
         self.hopeless = reply.hopeless;
+        self.crowd |= reply.crowd;
         let mut actions = Vec::new();
         if let Some(end) = reply.cut
             && let Some(range) = &mut self.reading
@@ -257,7 +279,7 @@ impl<P: Copy + Ord> Member<P> {
                 && !self.fetching.contains_key(&grant.leaf)
                 && self.fetching.len() < 2 * self.limits.downloads as usize;
             if !is_useful {
-                self.failed.push((grant.leaf, Source::Peer(grant.from), Failure::Missing));
+                self.failed.push((grant.leaf, Source::Peer(grant.from), Failure::Needless));
                 continue;
             }
             self.fetching.insert(grant.leaf, Fetching { from: grant.from, since: now });
@@ -277,24 +299,31 @@ impl<P: Copy + Ord> Member<P> {
         self.wanted_told = Some(self.wanted.clone());
         let full = std::mem::take(&mut self.restate).then(|| {
             let reading = self.reading.clone().unwrap_or(0..0);
-            let leaves = self.have.iter().filter_map(|leaf| Some((leaf, self.outline.leaf(leaf)?))).collect();
-            Full { leaves, reading: (reading.start, reading.end) }
+            // Nothing can be asked of a member that says that it has all: it asks no more.
+            let told = if self.have.is_full() { &self.have } else { &self.own };
+            let hashes = told.iter().filter_map(|leaf| Some((leaf, self.outline.leaf(leaf)?))).collect();
+            // What has landed is in it.
+            self.landed.clear();
+            let fetching = self.fetching.iter().map(|(leaf, fetching)| (*leaf, fetching.from)).collect();
+            Full { leaves: self.have.clone(), hashes, fetching, reading: (reading.start, reading.end) }
         });
-        let landed = std::mem::take(&mut self.landed);
         Some(Ask {
             sequence: self.sequence,
             size: Some(self.outline.size()),
-            landed: if full.is_some() { Vec::new() } else { landed },
+            landed: std::mem::take(&mut self.landed),
             full,
             failed: std::mem::take(&mut self.failed),
             slots,
             upstream: self.upstream,
             wanted: (self.wanted.start, self.wanted.end),
+            // When things happen here to the nanosecond is chance, and another for each member.
+            crowd: self.crowd.then(|| self.clock.as_ref().map_or(0, Clock::chance)),
         })
     }
 
     /// Time has passed: what stalls is given up.
     pub fn tick(&mut self, now: Duration) -> Vec<Action<P>> {
+        let now = self.look(now);
         let patience = self.usual.map_or(self.limits.stall * 2, |usual| usual * self.limits.patience);
         let patience = patience.max(self.limits.stall);
         let stalled: Vec<(u64, P)> = self
@@ -314,6 +343,7 @@ impl<P: Copy + Ord> Member<P> {
 
     /// Bytes are arriving from a peer, though not a whole leaf yet.
     pub fn arrived(&mut self, peer: P, now: Duration) {
+        let now = self.look(now);
         self.progress.insert(peer, now);
     }
 
@@ -321,6 +351,19 @@ impl<P: Copy + Ord> Member<P> {
     pub fn sources(&self) -> impl Iterator<Item = P> {
         let sources: std::collections::BTreeSet<P> = self.fetching.values().map(|fetching| fetching.from).collect();
         sources.into_iter()
+    }
+
+    /// The coordinator does not know the hashes of these.
+    fn tell(&mut self, runs: &[(u64, u64)]) {
+        let count = self.have.capacity();
+        let asked = runs.iter().flat_map(|(first, end)| *first..(*end).min(count)).take(MAX_TOLD);
+        let told = asked.filter(|leaf| self.have.contains(*leaf));
+        self.landed.extend(told.filter_map(|leaf| Some((leaf, Some(self.outline.leaf(leaf)?)))));
+    }
+
+    /// What has passed by the node's clock, which may jump.
+    fn look(&mut self, now: Duration) -> Duration {
+        self.clock.get_or_insert_with(|| Clock::new(now, self.limits.stall)).look(now)
     }
 
     fn free_slots(&self) -> u32 {

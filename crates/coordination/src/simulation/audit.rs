@@ -1,0 +1,79 @@
+//! What a coordinator must never do, looked at from outside: it lends no leaf of upstream's to two at once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Peer, links::Moment, swarm::nanos};
+use crate::{Ask, Failure, Reply, Source};
+
+/// A lease runs out no earlier than that after the last that came of it.
+const LEAST_LEASE: Duration = Duration::from_secs(1);
+
+/// Broken rules remembered.
+const MAX_BROKEN: usize = 16;
+
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    pub broken: Vec<String>,
+    lives: BTreeMap<u64, Life>,
+}
+
+/// One coordinator, from its beginning to its end.
+#[derive(Debug, Default)]
+struct Life {
+    node: Peer,
+    /// Who reads each leaf, and since when.
+    lent: BTreeMap<u64, (Peer, Moment)>,
+    /// Its clock has jumped: leases may have run out early.
+    jumped: bool,
+}
+
+impl Audit {
+    pub(super) fn begun(&mut self, life: u64, node: Peer) {
+        self.lives.insert(life, Life { node, ..Life::default() });
+    }
+
+    pub(super) fn jumped(&mut self, node: Peer, _: Moment) {
+        for life in self.lives.values_mut().filter(|life| life.node == node) {
+            life.jumped = true;
+        }
+    }
+
+    pub(super) fn asked(&mut self, life: u64, from: Peer, ask: &Ask<Peer>) {
+        let Some(life) = self.lives.get_mut(&life) else { return };
+        let failed = ask.failed.iter().any(|(_, source, _): &(u64, Source<Peer>, Failure)| *source == Source::Upstream);
+        if ask.full.is_some() || failed || ask.wanted.0 >= ask.wanted.1 {
+            life.lent.retain(|_, (reader, _)| *reader != from);
+        }
+        for (leaf, _) in &ask.landed {
+            life.lent.remove(leaf);
+        }
+    }
+
+    pub(super) fn gone(&mut self, life: u64, peer: Peer) {
+        if let Some(life) = self.lives.get_mut(&life) {
+            life.lent.retain(|_, (reader, _)| *reader != peer);
+        }
+    }
+
+    pub(super) fn replied(&mut self, life: u64, node: Peer, to: Peer, blob: usize, reply: &Reply<Peer>, now: Moment) {
+        let Some(life) = self.lives.get_mut(&life) else { return };
+        if let Some(end) = reply.cut {
+            life.lent.retain(|leaf, (reader, _)| *reader != to || *leaf < end);
+        }
+        let Some((first, end)) = reply.read else { return };
+        for leaf in first..end {
+            if let Some((reader, since)) = life.lent.insert(leaf, (to, now))
+                && reader != to
+                && now - since < nanos(LEAST_LEASE)
+                && !life.jumped
+                && self.broken.len() < MAX_BROKEN
+            {
+                self.broken.push(format!(
+                    "coordinator {node} lent leaf {leaf} of blob {blob} to {to} at {:?}, and {:?} earlier to {reader}",
+                    Duration::from_nanos(now),
+                    Duration::from_nanos(now - since)
+                ));
+            }
+        }
+    }
+}

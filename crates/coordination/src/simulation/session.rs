@@ -1,0 +1,266 @@
+//! A node's session for one blob: what drives a member, as `crates/fetch` does it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use shoal_content::Outline;
+
+use super::{
+    Peer,
+    events::Event,
+    links::Moment,
+    swarm::{Swarm, at, nanos},
+    transfers::{Fetch, Read},
+};
+use crate::{Failure, Member, Reply, Source};
+
+const TICK: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(2);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(1);
+const RESTATE: Duration = Duration::from_secs(3);
+/// How long a coordinator that did not answer is not waited for.
+const SILENT: Duration = Duration::from_secs(5);
+
+pub(super) struct Session {
+    pub member: Member<Peer>,
+    pub is_done: bool,
+    coordinator: Peer,
+    /// Counts coordinators: answers of an earlier one are no longer listened to.
+    term: u64,
+    has_answered: bool,
+    was_alone: bool,
+    itself_since: Option<Moment>,
+    ask_again: Duration,
+    ask_due: Option<Moment>,
+    /// Requests of this term without an answer.
+    open: Vec<u64>,
+    pub fetches: BTreeMap<(Peer, u64), Fetch>,
+    pub read: Option<Read>,
+    pub reads: u64,
+    pub progress_at: Moment,
+}
+
+impl Swarm<'_> {
+    pub(super) fn session(&mut self, peer: Peer, blob: usize) -> Option<&mut Session> {
+        self.nodes[at(peer)].sessions[blob].as_mut()
+    }
+
+    pub(super) fn begin(&mut self, peer: Peer, blob: usize) {
+        let size = self.world.blobs[blob];
+        let mut member = Member::new(Outline::growing(size).expect("a small blob"), self.world.limits.clone());
+        member.want(0..member.have().capacity());
+        self.nodes[at(peer)].sessions[blob] = Some(Session {
+            member,
+            is_done: false,
+            coordinator: peer,
+            term: 0,
+            has_answered: false,
+            was_alone: false,
+            itself_since: None,
+            ask_again: ASK_AGAIN,
+            ask_due: None,
+            open: Vec::new(),
+            fetches: BTreeMap::new(),
+            read: None,
+            reads: 0,
+            progress_at: self.now,
+        });
+        match self.nearest(blob, 0) {
+            Some(nearest) if nearest != peer && self.is_silent(peer, nearest) => {
+                if let Some(session) = self.session(peer, blob) {
+                    session.was_alone = true;
+                }
+                self.ask_from_now_on(peer, blob, peer);
+            }
+            Some(nearest) => {
+                self.ask_from_now_on(peer, blob, nearest);
+                if let Some(session) = self.session(peer, blob) {
+                    // Where it is the right one itself, there is nobody to go back to.
+                    session.itself_since = None;
+                }
+            }
+            None => self.ask_from_now_on(peer, blob, peer),
+        }
+        self.after(TICK, Event::Tick { node: peer, blob });
+    }
+
+    fn is_silent(&self, peer: Peer, coordinator: Peer) -> bool {
+        self.nodes[at(peer)].silent.get(&coordinator).is_some_and(|since| self.now - since < nanos(SILENT))
+    }
+
+    /// The session ends without the whole.
+    pub(super) fn give_up(&mut self, peer: Peer, blob: usize) {
+        let Some(session) = self.session(peer, blob) else { return };
+        if session.is_done {
+            return;
+        }
+        session.member.want(0..0);
+        self.tell(peer, blob, true);
+    }
+
+    fn ask_from_now_on(&mut self, peer: Peer, blob: usize, coordinator: Peer) {
+        let now = self.now;
+        let Some(session) = self.session(peer, blob) else { return };
+        session.coordinator = coordinator;
+        session.term += 1;
+        session.has_answered = false;
+        session.itself_since = (coordinator == peer).then_some(now);
+        session.open.clear();
+        session.member.new_coordinator();
+        session.ask_due = None;
+        self.note(|| format!("{peer} asks {coordinator} for blob {blob} from now on"));
+        self.tell(peer, blob, false);
+    }
+
+    /// Whatever has happened: what is done is told, and news is gathered and told.
+    pub(super) fn turn(&mut self, peer: Peer, blob: usize) {
+        let now = self.now;
+        let Some(session) = self.session(peer, blob) else { return };
+        if session.is_done {
+            return;
+        }
+        if session.member.is_complete() {
+            session.is_done = true;
+            self.tell(peer, blob, true);
+            self.finished(peer);
+            return;
+        }
+        if !session.member.has_news() {
+            return;
+        }
+        if !session.has_answered {
+            self.tell(peer, blob, false);
+            return;
+        }
+        match session.ask_due {
+            Some(due) if due <= now => self.tell(peer, blob, false),
+            Some(_) => {}
+            None => {
+                session.ask_due = Some(now + nanos(GATHER));
+                self.after(GATHER, Event::Tell { node: peer, blob });
+            }
+        }
+    }
+
+    fn tell(&mut self, peer: Peer, blob: usize, is_last: bool) {
+        let limits = &self.world.limits;
+        let (hold, budget) = (limits.hold, limits.budget);
+        let Some(session) = self.session(peer, blob) else { return };
+        session.ask_due = None;
+        let Some(ask) = session.member.ask() else { return };
+        let (to, term, sequence) = (session.coordinator, session.term, ask.sequence);
+        let limit = match (to == peer, session.has_answered, session.was_alone) {
+            (true, ..) => None,
+            (false, true, _) => Some(hold + GRACE),
+            (false, false, true) => Some(PATIENCE),
+            (false, false, false) => Some(budget),
+        };
+        if !is_last {
+            session.open.push(sequence);
+            if let Some(limit) = limit {
+                self.after(limit, Event::Timeout { node: peer, blob, term, sequence });
+            }
+        }
+        if self.nodes[at(to)].gone {
+            self.after(Duration::from_micros(100), Event::Refused { to: peer, blob, term, sequence });
+        } else if let Some(delay) = self.post(peer, to) {
+            self.after(delay, Event::Ask { to, from: peer, blob, term, ask: Box::new(ask) });
+        }
+    }
+
+    pub(super) fn replied(&mut self, peer: Peer, blob: usize, term: u64, reply: Reply<Peer>) {
+        let now = self.clock(peer);
+        if self.nodes[at(peer)].liars[blob].is_some() {
+            self.answered_liar(peer, blob, &reply);
+            return;
+        }
+        let Some(session) = self.session(peer, blob) else { return };
+        if session.is_done || session.term != term || !session.open.contains(&reply.sequence) {
+            return;
+        }
+        session.open.retain(|open| *open != reply.sequence);
+        session.has_answered = true;
+        let actions = session.member.reply(reply, now);
+        for action in actions {
+            self.act(peer, blob, action);
+        }
+        self.turn(peer, blob);
+    }
+
+    pub(super) fn unanswered(&mut self, peer: Peer, blob: usize, term: u64, sequence: u64) {
+        let now = self.now;
+        let Some(session) = self.session(peer, blob) else { return };
+        if session.is_done || session.term != term || !session.open.contains(&sequence) {
+            return;
+        }
+        session.was_alone = true;
+        let silent = session.coordinator;
+        self.nodes[at(peer)].silent.insert(silent, now);
+        self.ask_from_now_on(peer, blob, peer);
+        self.turn(peer, blob);
+    }
+
+    /// A node is known to be gone: what was asked of it will not come.
+    pub(super) fn lost_source(&mut self, peer: Peer, blob: usize, gone: Peer) {
+        let Some(session) = self.session(peer, blob) else { return };
+        let lost: Vec<u64> =
+            session.fetches.keys().filter(|(source, _)| *source == gone).map(|(_, leaf)| *leaf).collect();
+        for leaf in &lost {
+            session.fetches.remove(&(gone, *leaf));
+            session.member.failed(*leaf, Source::Peer(gone), Failure::Stalled);
+        }
+        let open = if session.coordinator == gone { session.open.clone() } else { Vec::new() };
+        let term = session.term;
+        for sequence in open {
+            self.unanswered(peer, blob, term, sequence);
+        }
+        if !lost.is_empty() {
+            self.turn(peer, blob);
+        }
+    }
+
+    pub(super) fn tick(&mut self, peer: Peer, blob: usize) {
+        let (now, clock) = (self.now, self.clock(peer));
+        let Some(session) = self.session(peer, blob) else { return };
+        if session.is_done {
+            return;
+        }
+        let coming: Vec<(Peer, usize)> = session
+            .fetches
+            .iter()
+            .filter_map(|((source, _), fetch)| match fetch {
+                Fetch::Coming(flow) => Some((*source, *flow)),
+                _ => None,
+            })
+            .collect();
+        for (source, flow) in coming {
+            if self.links.is_moving(flow)
+                && let Some(session) = self.session(peer, blob)
+            {
+                session.member.arrived(source, clock);
+            }
+        }
+        let Some(session) = self.session(peer, blob) else { return };
+        for action in session.member.tick(clock) {
+            self.act(peer, blob, action);
+        }
+        let Some(session) = self.session(peer, blob) else { return };
+        if !session.member.is_busy() && now - session.progress_at > nanos(RESTATE) {
+            session.progress_at = now;
+            let coordinator = session.coordinator;
+            self.ask_from_now_on(peer, blob, coordinator);
+        }
+        let Some(session) = self.session(peer, blob) else { return };
+        if session.itself_since.is_some_and(|since| now - since >= nanos(session.ask_again)) {
+            session.itself_since = Some(now);
+            session.ask_again = (session.ask_again * 2).min(ASK_AGAIN_AT_LAST);
+            if let Some(nearest) = self.nearest(blob, 0).filter(|nearest| *nearest != peer) {
+                self.ask_from_now_on(peer, blob, nearest);
+            }
+        }
+        self.turn(peer, blob);
+        self.after(TICK, Event::Tick { node: peer, blob });
+    }
+}

@@ -1,0 +1,174 @@
+//! Swarms in the simulated network: how near they come to the bound, and what never happens whatever befalls them.
+//!
+//! A seed that fails is named; `SHOAL_SEED=4711 cargo test -p shoal-coordination --test swarms` plays it again, and the example `seeds`
+//! plays as many as it is told.
+
+use std::{
+    io::Write as _,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use shoal_coordination::simulation::{Fault, Habit, Outcome, Victim, World, check, run};
+
+/// Time to the last node ÷ the bound, and copies from the scarce source: the median and the most of a few seeds.
+fn factor(world: impl Fn(u64) -> World) -> (f64, f64) {
+    let mut factors = Vec::new();
+    let mut copies: f64 = 0.0;
+    for seed in 0..3 {
+        let world = world(seed);
+        let outcome = finished(&world);
+        factors.push(outcome.last().as_secs_f64() / world.bound().as_secs_f64());
+        let is_rollout = world.nodes.iter().any(|node| node.holds);
+        let scarce = if is_rollout { outcome.holders } else { outcome.upstream };
+        copies = copies.max(scarce / world.size() as f64);
+    }
+    factors.sort_by(f64::total_cmp);
+    (factors[1], copies)
+}
+
+fn finished(world: &World) -> Outcome {
+    let outcome = run(world);
+    assert!(outcome.unfinished.is_empty(), "seed {}: {:?} did not finish", world.seed, outcome.unfinished);
+    assert!(outcome.broken.is_empty(), "seed {}: {:?}", world.seed, outcome.broken);
+    outcome
+}
+
+fn say(text: &str) {
+    // Shown with `cargo test -- --nocapture`.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[test]
+fn a_swarm_nears_the_bound_and_reads_upstream_once() {
+    let cases = [
+        ("8 cold, U 200 u 400", 8, 200.0, 400.0, false, 1.15),
+        ("8 cold, U 50 u 100", 8, 50.0, 100.0, false, 1.15),
+        ("8 cold, U 800 u 400", 8, 800.0, 400.0, false, 1.3),
+        ("24 cold, U 100 u 200", 24, 100.0, 200.0, false, 1.3),
+        ("24 cold, U 25 u 50", 24, 25.0, 50.0, false, 1.3),
+        ("1 warm + 7, u 400", 7, 1.0, 400.0, true, 1.25),
+        ("1 warm + 23, u 200", 23, 1.0, 200.0, true, 1.6),
+        ("1 alone", 1, 200.0, 400.0, false, 1.02),
+    ];
+    let mut table = String::new();
+    let mut worst = Vec::new();
+    for (name, nodes, upstream, node, has_holder, limit) in cases {
+        let (factor, copies) = factor(|seed| {
+            let world = World::calm(seed, nodes, 100, upstream, node);
+            if has_holder { world.with_holder() } else { world }
+        });
+        table.push_str(&format!("{name:24} {factor:.3} × bound, {copies:.3} copies of the scarce source\n"));
+        if factor > limit || (!has_holder && copies > 1.03) {
+            worst.push(name);
+        }
+    }
+    say(&table);
+    assert!(worst.is_empty(), "{worst:?} beyond their limits:\n{table}");
+}
+
+#[test]
+fn slow_nodes_slow_nobody_but_themselves() {
+    for (upstream, node) in [(200.0, 400.0), (50.0, 100.0)] {
+        for seed in 0..3 {
+            let mut world = World::calm(seed, 8, 100, upstream, node);
+            for slow in &mut world.nodes[6..] {
+                (slow.up, slow.down) = (slow.up / 10.0, slow.down / 10.0);
+            }
+            let outcome = finished(&world);
+            let size = world.size() as f64;
+            let last = |nodes: &[Option<Duration>]| nodes.iter().flatten().max().unwrap().as_secs_f64();
+            let (quick, slow) = (last(&outcome.finished[..6]), last(&outcome.finished[6..]));
+            let copies = outcome.upstream / size;
+            let told = format!("seed {seed}, upstream {upstream}: {:?}, {copies} copies", outcome.finished);
+            assert!(quick <= 1.2 * size / world.upstream, "{told}");
+            assert!(slow <= 1.1 * size / world.nodes[7].down, "{told}");
+            assert!(copies <= 1.03, "{told}");
+        }
+    }
+}
+
+/// Eight nodes at 400 Mbit/s want 100 MiB from an upstream of 200, and something happens when half of it is there.
+#[test]
+fn no_fault_costs_more_than_its_share_of_copies_and_of_time() {
+    let half = Duration::from_millis(2100);
+    let kill = |who, silent| vec![(half, Fault::Kill { who, silent })];
+    let third = (1..4).map(|peer| (half, Fault::Kill { who: Victim::Node(peer), silent: false })).collect();
+    let lying = |habit| move |world: &mut World| world.nodes[3].habit = habit;
+    type Change = Box<dyn Fn(&mut World)>;
+    let with = |faults: Vec<(Duration, Fault)>| -> Change { Box::new(move |world| world.faults = faults.clone()) };
+    let cases: Vec<(&str, Change, f64, f64)> = vec![
+        ("coordinator killed", with(kill(Victim::Coordinator, false)), 1.03, 1.0),
+        // Until it is given up the others go on by themselves, each reading all that it lacks.
+        ("coordinator vanishes", with(kill(Victim::Coordinator, true)), 2.5, 10.0),
+        ("busiest killed", with(kill(Victim::Busiest, false)), 1.03, 1.0),
+        ("busiest vanishes", with(kill(Victim::Busiest, true)), 2.5, 10.0),
+        ("a third killed", with(third), 1.03, 1.0),
+        ("cut for 5 s", with(vec![(half, Fault::Cut(2)), (half + Duration::from_secs(5), Fault::Heal)]), 2.2, 10.0),
+        ("one hoards", Box::new(lying(Habit::Hoards)), 1.03, 2.0),
+        ("one boasts", Box::new(lying(Habit::Boasts)), 1.03, 2.0),
+        ("one disputes", Box::new(lying(Habit::Disputes)), 1.03, 2.0),
+    ];
+    let mut table = String::new();
+    let mut worst = Vec::new();
+    for (name, change, most_copies, most_lost) in cases {
+        let (mut copies, mut lost): (f64, f64) = (0.0, 0.0);
+        for seed in 0..5 {
+            let calm = World::calm(seed, 8, 100, 200.0, 400.0);
+            let usual = finished(&calm).last();
+            let mut world = calm;
+            change(&mut world);
+            let outcome = finished(&world);
+            copies = copies.max((outcome.upstream - outcome.lost) / world.size() as f64);
+            lost = lost.max(outcome.last().as_secs_f64() - usual.as_secs_f64());
+        }
+        table.push_str(&format!("{name:24} {copies:.2} copies, {lost:.2} s lost\n"));
+        if copies > most_copies || lost > most_lost {
+            worst.push(name);
+        }
+    }
+    say(&table);
+    assert!(worst.is_empty(), "{worst:?} beyond their limits:\n{table}");
+}
+
+#[test]
+fn a_thousand_worlds_break_no_rule() {
+    if let Some(seed) = std::env::var("SHOAL_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        let (kind, _, _, wrong) = check(seed);
+        assert!(wrong.is_none(), "seed {seed} ({kind}): {wrong:?}");
+        return;
+    }
+    play(1000);
+}
+
+#[test]
+#[ignore = "minutes in release"]
+fn a_hundred_thousand_worlds_break_no_rule() {
+    play(100_000);
+}
+
+fn play(seeds: u64) {
+    let next = AtomicU64::new(0);
+    let broken = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let (kind, _, _, wrong) = check(seed);
+                    if let Some(wrong) = wrong {
+                        broken.lock().unwrap().push(format!("seed {seed} ({kind}): {wrong}"));
+                    }
+                }
+            });
+        }
+    });
+    let broken = broken.into_inner().unwrap();
+    assert!(broken.is_empty(), "{} of {seeds}:\n{}", broken.len(), broken.join("\n"));
+}
