@@ -227,7 +227,12 @@ impl Containerd {
 
     /// Pulls as kubelet does: containerd resolves and fetches.
     pub fn cri_pull(&self, image: &str) -> Result<String> {
-        cri::pull_image(&self.socket, image, PULL)
+        cri::pull_image(&self.socket, image, None, PULL)
+    }
+
+    /// The same for a pod with a pull secret: user and password.
+    pub fn cri_pull_with(&self, image: &str, secret: (&str, &str)) -> Result<String> {
+        cri::pull_image(&self.socket, image, Some(secret), PULL)
     }
 
     /// The files that a container of an image has, which must have been pulled in `namespace`.

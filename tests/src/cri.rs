@@ -11,18 +11,21 @@ use tokio::net::UnixStream;
 
 const METHOD: &str = "http://containerd/runtime.v1.ImageService/PullImage";
 
-/// Field 1, length-delimited: the tag of each field here.
+/// Fields 1 and 2, length-delimited: the tags of all fields here.
 const FIELD_ONE: u8 = 0x0a;
+const FIELD_TWO: u8 = 0x12;
 
-/// Pulls `image` as kubelet does and gives the reference that containerd keeps it under.
-pub fn pull_image(socket: &Path, image: &str, limit: Duration) -> Result<String> {
+/// Pulls `image` as kubelet does, for a pod whose pull secret is `secret`, and gives the reference that containerd keeps it under.
+pub fn pull_image(socket: &Path, image: &str, secret: Option<(&str, &str)>, limit: Duration) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        tokio::time::timeout(limit, call(socket, image)).await.with_context(|| format!("no answer within {limit:?}"))?
+        tokio::time::timeout(limit, call(socket, image, secret))
+            .await
+            .with_context(|| format!("no answer within {limit:?}"))?
     })
 }
 
-async fn call(socket: &Path, image: &str) -> Result<String> {
+async fn call(socket: &Path, image: &str, secret: Option<(&str, &str)>) -> Result<String> {
     let stream = UnixStream::connect(socket).await.with_context(|| socket.display().to_string())?;
     let (mut client, connection) = h2::client::handshake(stream).await?;
     let connection = tokio::spawn(connection);
@@ -32,7 +35,7 @@ async fn call(socket: &Path, image: &str) -> Result<String> {
         .body(())
         .expect("constants make a request");
     let (response, mut body) = client.send_request(request, false)?;
-    body.send_data(framed(&request_message(image)), true)?;
+    body.send_data(framed(&request_message(image, secret)), true)?;
 
     let response = response.await?;
     ensure!(response.status() == 200, "HTTP status {}", response.status());
@@ -53,13 +56,18 @@ async fn call(socket: &Path, image: &str) -> Result<String> {
     }
 }
 
-/// `PullImageRequest { image: ImageSpec { image } }`.
-fn request_message(image: &str) -> Vec<u8> {
-    field_one(&field_one(image.as_bytes()))
+/// `PullImageRequest { image: ImageSpec { image }, auth: AuthConfig { username, password } }`.
+fn request_message(image: &str, secret: Option<(&str, &str)>) -> Vec<u8> {
+    let mut message = field(FIELD_ONE, &field(FIELD_ONE, image.as_bytes()));
+    if let Some((username, password)) = secret {
+        let auth = [field(FIELD_ONE, username.as_bytes()), field(FIELD_TWO, password.as_bytes())].concat();
+        message.extend(field(FIELD_TWO, &auth));
+    }
+    message
 }
 
-fn field_one(content: &[u8]) -> Vec<u8> {
-    let mut message = vec![FIELD_ONE];
+fn field(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut message = vec![tag];
     let mut length = content.len();
     while length >= 0x80 {
         message.push(0x80 | (length & 0x7f) as u8);
@@ -99,9 +107,10 @@ mod tests {
 
     #[test]
     fn a_request_is_a_string_in_a_message_in_a_message() {
-        assert_eq!(request_message("a:b"), b"\x0a\x05\x0a\x03a:b");
+        assert_eq!(request_message("a:b", None), b"\x0a\x05\x0a\x03a:b");
+        assert_eq!(request_message("a", Some(("u", "pw"))), b"\x0a\x03\x0a\x01a\x12\x07\x0a\x01u\x12\x02pw");
         let long = "x".repeat(200);
-        assert_eq!(&request_message(&long)[..6], b"\x0a\xcb\x01\x0a\xc8\x01");
+        assert_eq!(&request_message(&long, None)[..6], b"\x0a\xcb\x01\x0a\xc8\x01");
     }
 
     #[test]

@@ -17,6 +17,11 @@ const HTTP_PORT: u16 = 80;
 const READY: Duration = Duration::from_secs(10);
 const PUSH: Duration = Duration::from_secs(120);
 
+/// User and password of a private registry.
+pub const POD: (&str, &str) = ("pod", "secret");
+/// The same as `htpasswd -B` writes it.
+const HTPASSWD: &str = "pod:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
 /// Where the real image is in the registry.
 pub const REPOSITORY: &str = "debian/app";
 /// Its tag.
@@ -29,6 +34,17 @@ pub struct Registry {
     pub host: Host,
     port: u16,
     daemon: Daemon,
+}
+
+/// Who may do what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// All may read.
+    Open,
+    /// Who has the password may read.
+    Private,
+    /// All may write.
+    Filled,
 }
 
 /// A request as the registry's access log has it.
@@ -48,13 +64,19 @@ impl Registry {
     /// A registry that has `image`, and takes nothing else.
     pub fn start(host: &Host, image: &RealImage) -> Result<Registry> {
         let storage = stored(host, image)?;
-        Registry::serve(host, PORT, &storage, true)
+        Registry::serve(host, PORT, &storage, Mode::Open)
+    }
+
+    /// The same, for nobody but [`POD`].
+    pub fn start_private(host: &Host, image: &RealImage) -> Result<Registry> {
+        let storage = stored(host, image)?;
+        Registry::serve(host, PORT, &storage, Mode::Private)
     }
 
     /// The same at the default port of HTTP, so that its name has no port in it.
     pub fn start_without_port(host: &Host, image: &RealImage) -> Result<Registry> {
         let storage = stored(host, image)?;
-        Registry::serve(host, HTTP_PORT, &storage, true)
+        Registry::serve(host, HTTP_PORT, &storage, Mode::Open)
     }
 
     /// `host[:port]`, what image names start with.
@@ -105,8 +127,16 @@ impl Registry {
         self.daemon.freeze()
     }
 
-    fn serve(host: &Host, port: u16, storage: &std::path::Path, read_only: bool) -> Result<Registry> {
+    fn serve(host: &Host, port: u16, storage: &std::path::Path, mode: Mode) -> Result<Registry> {
         let config = host.folder.join("registry.yml");
+        let read_only = mode != Mode::Filled;
+        let auth = if mode == Mode::Private {
+            let users = host.folder.join("htpasswd");
+            fs::write(&users, HTPASSWD)?;
+            format!("auth:\n  htpasswd:\n    realm: registry\n    path: {}\n", users.display())
+        } else {
+            String::new()
+        };
         // Deleting is off and the files are shared by all tests, so read-only keeps one test from changing another's input.
         fs::write(
             &config,
@@ -114,7 +144,7 @@ impl Registry {
                 "version: 0.1\n\
                  log:\n  accesslog:\n    disabled: false\n  level: warn\n\
                  storage:\n  filesystem:\n    rootdirectory: {}\n  maintenance:\n    readonly:\n      enabled: {read_only}\n\
-                 http:\n  addr: 0.0.0.0:{port}\n",
+                 http:\n  addr: 0.0.0.0:{port}\n{auth}",
                 storage.display()
             ),
         )?;
@@ -138,7 +168,7 @@ fn stored(host: &Host, image: &RealImage) -> Result<PathBuf> {
         fs::remove_dir_all(&storage)?;
     }
     fs::create_dir_all(&storage)?;
-    let registry = Registry::serve(host, PORT, &storage, false)?;
+    let registry = Registry::serve(host, PORT, &storage, Mode::Filled)?;
     run(host
         .command_within(PUSH, "skopeo")
         .args(["copy", "--dest-tls-verify=false", "--quiet"])
