@@ -68,7 +68,8 @@ impl Bed {
         for number in 0..most.unwrap_or(0) {
             nodes.push(testbed.host(&format!("node{number}"))?);
         }
-        for host in nodes.iter().chain([&cache]) {
+        let in_memory = options.scenarios.iter().all(|scenario| scenario.fits_memory());
+        for host in nodes.iter().chain([&cache]).filter(|_| in_memory) {
             // The disk of one machine is not what many nodes have.
             run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=16g", "shoal-bench"]).arg(&host.folder))?;
         }
@@ -115,7 +116,8 @@ impl Bed {
             link::unshape(host);
         }
         let registry = self.registry(plan.payload)?;
-        let (name, url, by_tag) = (registry.name(), registry.url(), registry.by_tag());
+        let (name, url) = (registry.name(), registry.url());
+        let images: Vec<String> = (0..plan.warm).map(|node| registry.by_tag(node)).collect();
         let largest = registry.image.largest_layer().digest.clone();
         let hosts = self.hosts(plan);
         for host in hosts.iter().chain([&self.cache]) {
@@ -138,8 +140,8 @@ impl Bed {
         for containerd in &fleet.containerds {
             write_hosts(containerd, &name, &url, mirror.as_deref())?;
         }
-        for node in 0..plan.warm {
-            pull::pull_now(&fleet.containerds[node], &by_tag, UNSHAPED)?;
+        for (node, image) in images.iter().enumerate() {
+            pull::pull_now(&fleet.containerds[node], image, UNSHAPED)?;
         }
         if plan.warm > 0 && system == System::Shoal {
             wait_for_holder(&hosts[plan.warm..], &largest)?;

@@ -213,6 +213,7 @@ mod tests {
         };
         Run {
             bytes: IMAGE,
+            distinct: IMAGE,
             bound: 1.0,
             nodes: vec![NodeRun { node: 1, began: 0.0, over: 2.0, failed: None, died: false }],
             upstream_sent: IMAGE,

@@ -135,7 +135,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command> {
             "--help" | "-h" => return Ok(Command::Help),
             "--scenario" => {
                 let names: Vec<_> = SCENARIOS.iter().map(|(scenario, name, _)| (*scenario, *name)).collect();
-                options.scenarios = named(value()?, &names)?;
+                let given = value()?;
+                options.scenarios = named(given, &names)?;
+                // What needs that much room is measured only where it is asked for by name.
+                options.scenarios.retain(|scenario| given != "all" || scenario.fits_memory());
             }
             "--system" => options.systems = named(value()?, SYSTEMS)?,
             "--fault" => {
@@ -210,6 +213,8 @@ mod tests {
         assert_eq!(options.scenarios, [Scenario::Rollout, Scenario::Tiny]);
         assert_eq!(options.systems, [System::Shoal]);
         assert_eq!((options.nodes, options.scale, options.faults.len()), (24, 0.25, 1));
+        let Command::Measure(options) = parse(&words("--scenario all")).unwrap() else { panic!("a question for help") };
+        assert!(!options.scenarios.contains(&Scenario::Huge) && options.scenarios.contains(&Scenario::Two));
         for wrong in ["--nodes 1", "--scenario party", "--scale 0", "--runs", "--what 1", "--mib x"] {
             assert!(parse(&words(wrong)).is_err(), "{wrong}");
         }

@@ -9,6 +9,8 @@ use super::{admin, scenario::Plan};
 pub(crate) struct Run {
     /// Bytes of the image.
     pub(crate) bytes: u64,
+    /// Bytes that upstream has to send once: more than the image where nodes pull several.
+    pub(crate) distinct: u64,
     /// The time that no system can beat, in seconds.
     pub(crate) bound: f64,
     /// Of each node that pulled.
@@ -89,9 +91,21 @@ impl Run {
         (self.living().filter(|node| node.failed.is_none()).count(), self.living().count())
     }
 
-    /// Copies of the image that upstream's link sent.
+    /// Copies of the image, or of all images together, that upstream's link sent.
     pub(crate) fn copies(&self) -> f64 {
-        self.upstream_sent as f64 / self.bytes as f64
+        self.upstream_sent as f64 / self.distinct as f64
+    }
+
+    /// When the nodes that pulled had a quarter, a half, three quarters and all that they received, on average, in seconds: whether a
+    /// large layer slows down as it grows.
+    pub(crate) fn quarters(&self) -> Vec<f64> {
+        let received = |sample: &Sample| self.nodes.iter().map(|node| sample.received[node.node]).sum::<u64>();
+        let all = self.samples.last().map_or(0, received);
+        (1..=4)
+            .filter_map(|quarter| {
+                self.samples.iter().find(|sample| received(sample) >= all / 4 * quarter).map(|sample| sample.at)
+            })
+            .collect()
     }
 
     /// CPU seconds for each GB that a runtime was given, by those whose names are asked for.

@@ -90,7 +90,7 @@ pub(crate) fn json(options: &Options, containerd: &str, rows: &[Row]) -> Result<
                     })
                 });
                 json!({
-                    "image_bytes": run.bytes, "bound_s": run.bound, "nodes": nodes.collect::<Vec<_>>(),
+                    "image_bytes": run.bytes, "distinct_bytes": run.distinct, "quarters_s": run.quarters(), "bound_s": run.bound, "nodes": nodes.collect::<Vec<_>>(),
                     "upstream_sent_bytes": run.upstream_sent, "upstream_blob_bytes": run.upstream_blobs,
                     "upstream_requests": run.upstream_requests, "cpu_s": run.cpu, "interrupts_s": run.interrupts,
                     "busy": run.busy, "others": run.others, "peak_bytes": run.peak, "fault_at_s": run.fault_at,

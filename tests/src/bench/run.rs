@@ -54,7 +54,8 @@ struct Watch<'a> {
     silent: bool,
     limit: Duration,
     hosts: Vec<Host>,
-    image: String,
+    /// The image of each pull.
+    images: Vec<String>,
     bytes: u64,
     /// Admin sockets of nodes that are asked for their sources.
     sockets: Vec<PathBuf>,
@@ -96,7 +97,8 @@ impl<'a> Watch<'a> {
         wanted: &Wanted,
     ) -> Result<Watch<'a>> {
         let registry = bed.registry(plan.payload)?;
-        let (name, bytes, requests) = (registry.by_tag(), registry.image.size(), registry.requests()?.len());
+        let (bytes, requests) = (registry.image.size(), registry.requests()?.len());
+        let images = plan.cold().map(|node| registry.by_tag(node)).collect();
         let hosts = bed.hosts(plan).to_vec();
         // Being asked costs a node little, and still nothing where nobody looks.
         let asked = wanted.system == System::Shoal && options.draw.is_some();
@@ -118,7 +120,7 @@ impl<'a> Watch<'a> {
             silent: options.silent,
             limit: options.limit.unwrap_or_else(|| limit(plan, bytes)),
             hosts,
-            image: name,
+            images,
             bytes,
             sockets,
             before,
@@ -156,7 +158,7 @@ impl<'a> Watch<'a> {
         for index in 0..self.pulls.len() {
             if matches!(self.pulls[index], State::Waiting) && self.is_due(index, now) {
                 let node = self.node(index);
-                self.pulls[index] = State::UnderWay(Pull::start(&self.fleet.containerds[node], &self.image)?);
+                self.pulls[index] = State::UnderWay(Pull::start(&self.fleet.containerds[node], &self.images[index])?);
             }
             if let State::UnderWay(pull) = &mut self.pulls[index]
                 && now > pull.began + self.limit
@@ -300,6 +302,7 @@ impl<'a> Watch<'a> {
         let of_blobs = requests.iter().filter(|request| request.method == "GET" && request.path.contains("/blobs/"));
         Ok(Run {
             bytes: self.bytes,
+            distinct: self.plan.payload.distinct().max(self.bytes),
             bound: self.plan.bound(self.bytes, last_start),
             nodes,
             upstream_sent: self.samples.last().map_or(0, |sample| sample.upstream),

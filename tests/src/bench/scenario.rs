@@ -12,6 +12,10 @@ const SLOW: f64 = 0.1;
 const SLOW_NODES: usize = 2;
 /// The upstream of [`Scenario::Fast`] has this many times the bandwidth.
 const FAST: f64 = 4.0;
+/// The layer of [`Scenario::Huge`] has this many times the size: 4 GiB where the image has 100 MiB.
+const HUGE: u32 = 41;
+/// So many pull it.
+const HUGE_NODES: usize = 4;
 
 /// What is made to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +29,10 @@ pub(crate) enum Scenario {
     Uneven,
     Tiny,
     TinyStampede,
+    TinyDead,
     Fast,
+    Two,
+    Huge,
 }
 
 /// Name on the command line, and what happens.
@@ -43,7 +50,14 @@ pub(crate) const SCENARIOS: &[(Scenario, &str, &str)] = &[
     ),
     (Scenario::Tiny, "tiny", "one node alone, 20 layers of 100 kB"),
     (Scenario::TinyStampede, "tiny-stampede", "a stampede for 20 layers of 100 kB"),
+    (Scenario::TinyDead, "tiny-dead", "20 layers of 100 kB for one node; all its peers have just been unplugged"),
     (Scenario::Fast, "fast", "a stampede with four times the upstream"),
+    (Scenario::Two, "two", "a stampede for two images with the same largest layer: half of the nodes pull either"),
+    (
+        Scenario::Huge,
+        "huge",
+        "four nodes, one layer 41 times the size (not in `all`; on disk: 37 times that must be free)",
+    ),
 ];
 
 /// What carries the bytes.
@@ -90,6 +104,11 @@ pub(crate) struct Plan {
 }
 
 impl Scenario {
+    /// Whether all that its nodes keep fits into memory.
+    pub(crate) fn fits_memory(self) -> bool {
+        self != Scenario::Huge
+    }
+
     /// The scenario with the numbers of the command line.
     pub(crate) fn plan(self, options: &Options) -> Plan {
         let (upstream, node) = (options.upstream * options.scale, options.node * options.scale);
@@ -117,6 +136,12 @@ impl Scenario {
             }
             Scenario::Tiny => Plan { payload: Payload::Tiny, ..alone },
             Scenario::TinyStampede => Plan { payload: Payload::Tiny, ..all },
+            Scenario::TinyDead => Plan { payload: Payload::Tiny, pulling: 1, unplugged: true, ..all },
+            Scenario::Two => Plan { payload: Payload::Two { mib: options.mib }, ..all },
+            Scenario::Huge => {
+                let payload = Payload::One { mib: options.mib.saturating_mul(HUGE) };
+                Plan { payload, nodes: vec![node; HUGE_NODES], pulling: HUGE_NODES, ..all }
+            }
             Scenario::Fast => Plan { upstream: upstream * FAST, ..all },
         }
     }
@@ -139,13 +164,14 @@ impl Plan {
     /// bytes at first: upstream, or those who have them.
     pub(crate) fn bound(&self, bytes: u64, last_start: f64) -> f64 {
         let bits = bytes as f64 * 8.0 / 1e6;
+        let distinct = self.payload.distinct().max(bytes) as f64 * 8.0 / 1e6;
         let warm: f64 = self.nodes[..self.warm].iter().sum();
         let source = if self.warm > 0 { warm } else { self.upstream };
         let timed = self.timed();
         let down = timed.iter().map(|&node| self.nodes[node]).fold(f64::INFINITY, f64::min);
         let up: f64 = self.cold().map(|node| self.nodes[node]).sum();
         let all = timed.len() as f64 * bits / (source + up);
-        (bits / source).max(last_start + bits / down).max(all)
+        (distinct / source).max(last_start + bits / down).max(all)
     }
 
     /// Seconds that a node needs at least with upstream all to itself.

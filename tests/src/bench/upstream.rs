@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Daemon, Host, RealImage, Registry,
-    registry::{REPOSITORY, Request, TAG, parse_access},
+    registry::{REPOSITORY, Request, parse_access},
 };
 
 /// As docker-registry's own default.
@@ -61,9 +61,10 @@ impl Upstream {
         format!("http://{}", self.name())
     }
 
-    /// The image's name.
-    pub(crate) fn by_tag(&self) -> String {
-        format!("{}/{REPOSITORY}:{TAG}", self.name())
+    /// The name of the image that a node takes.
+    pub(crate) fn by_tag(&self, node: usize) -> String {
+        let tags = self.payload.tags();
+        format!("{}/{REPOSITORY}:{}", self.name(), tags[node % tags.len()])
     }
 
     /// All requests so far that have ended.
