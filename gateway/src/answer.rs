@@ -20,10 +20,11 @@ use http::{
 };
 use shoal_content::{Digest, Origin, Reference};
 use shoal_fetch::{Admission, Credential, Error, Item, Pulls};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
     Config,
+    deadline::Deadline,
     failed::Failed,
     fault::{About, Fault, has_next_host},
     line::Scissors,
@@ -61,7 +62,7 @@ pub(crate) struct Asking<'a> {
     /// Whether the client asks elsewhere when it gets nothing here.
     pub(crate) next_host: bool,
     /// By when there must be something to answer with.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Deadline,
     pub(crate) scissors: Scissors,
     pub(crate) going: Going,
 }
@@ -124,8 +125,8 @@ impl Shared {
             _ => self.config.manifest_budget,
         };
         let budget = if next_host { hasty } else { self.config.patient_budget.max(hasty) };
-        let deadline = Instant::now() + budget;
-        let pulls = self.admit(parts, request, &origin, is_local, deadline).await?;
+        let deadline = Deadline::new(budget, self.config.patient_budget);
+        let pulls = self.admit(parts, request, &origin, is_local, &deadline).await?;
         let asking = Asking { head_only, headers: &parts.headers, origin, pulls, next_host, deadline, scissors, going };
         match request {
             Request::Ping => Ok(pong()),
@@ -145,7 +146,7 @@ impl Shared {
         request: &Request,
         origin: &Origin,
         is_local: bool,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<Arc<dyn Pulls>, Fault> {
         let (item, about) = match request {
             Request::Manifest(_, reference) => (Item::Manifest(reference.clone()), About::manifest(reference)),
@@ -171,7 +172,7 @@ impl Shared {
     async fn manifest(&self, asking: &Asking<'_>, reference: &Reference) -> Result<Response, Fault> {
         let about = About::manifest(reference);
         let what = format!("{}/{reference}", asking.origin);
-        let found = self.in_time(asking.deadline, &what, self.find(asking, reference)).await;
+        let found = self.in_time(&asking.deadline, &what, self.find(asking, reference)).await;
         let found = found.map_err(|error| Fault::from_error(&error, about, asking.next_host))?;
 
         if let Reference::Tag(_) = reference
@@ -255,7 +256,7 @@ impl Shared {
     async fn pass(&self, asking: &Asking<'_>, name: &Name, tail: &str, query: Option<&str>) -> Result<Response, Fault> {
         let what = format!("{}/{tail}", asking.origin);
         let passed = asking.pulls.passthrough(&asking.origin, tail, query);
-        let passed = self.in_time(asking.deadline, &what, passed).await;
+        let passed = self.in_time(&asking.deadline, &what, passed).await;
         let passed = passed.map_err(|error| Fault::from_error(&error, About::Upstream, asking.next_host))?;
         let status = match StatusCode::from_u16(passed.status) {
             Ok(status @ (StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)) => status,
@@ -282,13 +283,13 @@ impl Shared {
     /// An answer of the face by its deadline, or the error that it is late.
     pub(crate) async fn in_time<T>(
         &self,
-        deadline: Instant,
+        deadline: &Deadline,
         what: &str,
         asked: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        match timeout_at(deadline, asked).await {
-            Ok(result) => result,
-            Err(_) => {
+        match deadline.keep(asked).await {
+            Some(result) => result,
+            None => {
                 self.metrics.late.inc();
                 tracing::warn!(what, "not there within its budget");
                 Err(Error::Unavailable {

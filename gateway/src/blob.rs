@@ -26,6 +26,7 @@ use shoal_fetch::{Error, Pulls};
 use crate::{
     answer::{Asking, Shared, insert, local, name_immutable, sized},
     body::{Bytestream, Pour, Setting, exactly, ready},
+    deadline::Deadline,
     fault::{About, Fault},
     multipart,
     range::{self, Asked, Spec},
@@ -51,17 +52,17 @@ impl Shared {
                 sized(Body::empty(), size)
             }
             Asked::Whole => {
-                let open = open(asking.pulls.clone(), asking.origin.clone(), digest, None);
+                let open = open(Wanted::of(&asking, digest), None);
                 let (stream, length) =
-                    self.in_time(asking.deadline, &what(&asking, &digest), open).await.map_err(fault)?;
+                    self.in_time(&asking.deadline, &what(&asking, &digest), open).await.map_err(fault)?;
                 sized(self.pour(asking, digest, stream, length), length)
             }
             Asked::One(spec) => {
                 let size = self.size(&asking, &digest).await.map_err(fault)?;
                 let range = spec.within(size).map_err(|outside| Fault::outside(outside.size))?;
-                let open = open(asking.pulls.clone(), asking.origin.clone(), digest, Some((range.clone(), size)));
+                let open = open(Wanted::of(&asking, digest), Some((range.clone(), size)));
                 let (stream, length) =
-                    self.in_time(asking.deadline, &what(&asking, &digest), open).await.map_err(fault)?;
+                    self.in_time(&asking.deadline, &what(&asking, &digest), open).await.map_err(fault)?;
                 let mut response = sized(self.pour(asking, digest, stream, length), length);
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 insert(response.headers_mut(), CONTENT_RANGE, &range::content_range(&range, size));
@@ -73,8 +74,8 @@ impl Shared {
                 let frames = multipart::frames(&digest, &ranges, size)
                     .ok_or_else(|| Fault::bad_range("the ranges add up to more than the blob"))?;
                 let (length, media_type) = (frames.length, frames.media_type.clone());
-                let parts = parts(asking.pulls.clone(), asking.origin.clone(), digest, size, ranges, frames);
-                let stream = self.in_time(asking.deadline, &what(&asking, &digest), parts).await.map_err(fault)?;
+                let parts = parts(Wanted::of(&asking, digest), size, ranges, frames);
+                let stream = self.in_time(&asking.deadline, &what(&asking, &digest), parts).await.map_err(fault)?;
                 let mut response = sized(self.pour(asking, digest, stream, length), length);
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 insert(response.headers_mut(), CONTENT_TYPE, &media_type);
@@ -89,7 +90,7 @@ impl Shared {
 
     async fn size(&self, asking: &Asking<'_>, digest: &Digest) -> Result<u64, Error> {
         let info = asking.pulls.blob_info(&asking.origin, digest);
-        Ok(self.in_time(asking.deadline, &what(asking, digest), info).await?.size)
+        Ok(self.in_time(&asking.deadline, &what(asking, digest), info).await?.size)
     }
 
     /// A body that remembers the blob when it is cut.
@@ -106,13 +107,25 @@ impl Shared {
     }
 }
 
-/// Opens a blob, or a range of one whose size is known, and waits for its first bytes. Gives also how many there will be.
-async fn open(
+/// A blob, whence it may be had, and by when.
+#[derive(Clone)]
+struct Wanted {
     pulls: Arc<dyn Pulls>,
     origin: Origin,
     digest: Digest,
-    part: Option<(Range<u64>, u64)>,
-) -> Result<(Bytestream, u64), Error> {
+    deadline: Deadline,
+}
+
+impl Wanted {
+    fn of(asking: &Asking<'_>, digest: Digest) -> Self {
+        let (pulls, origin, deadline) = (asking.pulls.clone(), asking.origin.clone(), asking.deadline.clone());
+        Self { pulls, origin, digest, deadline }
+    }
+}
+
+/// Opens a blob, or a range of one whose size is known, and waits for its first bytes. Gives also how many there will be.
+async fn open(wanted: Wanted, part: Option<(Range<u64>, u64)>) -> Result<(Bytestream, u64), Error> {
+    let Wanted { pulls, origin, digest, deadline } = wanted;
     let asked = part.as_ref().map(|(range, _)| range.clone());
     let body = pulls.blob(&origin, &digest, asked).await?;
     let (expected, size) = part.unwrap_or((0..body.size, body.size));
@@ -121,23 +134,22 @@ async fn open(
         return Err(local(&digest.to_string(), &reason));
     }
     let length = expected.end - expected.start;
-    Ok((ready(body.stream, length, &digest.to_string()).await?, length))
+    Ok((ready(body.stream, length, &digest.to_string(), &deadline).await?, length))
 }
 
 /// The parts of a blob with their frames, the first one open, the others opened as their turn comes.
 async fn parts(
-    pulls: Arc<dyn Pulls>,
-    origin: Origin,
-    digest: Digest,
+    wanted: Wanted,
     size: u64,
     ranges: Vec<Range<u64>>,
     frames: multipart::Frames,
 ) -> Result<Bytestream, Error> {
+    let digest = wanted.digest;
     let mut ranges = ranges.into_iter();
     let Some(first) = ranges.next() else { return Err(local(&digest.to_string(), "no range is left to send")) };
-    let (first, length) = open(pulls.clone(), origin.clone(), digest, Some((first, size))).await?;
+    let (first, length) = open(wanted.clone(), Some((first, size))).await?;
     let rest = ranges.map(move |range| -> Bytestream {
-        let open = open(pulls.clone(), origin.clone(), digest, Some((range, size)));
+        let open = open(wanted.clone(), Some((range, size)));
         Box::pin(open.map_ok(|(stream, length)| exactly(stream, length)).try_flatten_stream())
     });
     // Opened lazily: `flat_map` takes the next part when the one before has ended.

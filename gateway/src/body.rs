@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
     answer::local,
+    deadline::Deadline,
     line::Scissors,
     metrics::{Cut, Going, Kind, Metrics},
 };
@@ -33,11 +34,17 @@ pub(crate) type Bytestream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + S
 /// Told once when a body is cut, with the reason.
 pub(crate) type OnCut = Box<dyn FnOnce(&str) + Send>;
 
-/// Waits until a stream that is to yield `length` bytes has its first ones, and gives the same stream back.
-pub(crate) async fn ready(mut stream: Bytestream, length: u64, what: &str) -> Result<Bytestream, Error> {
+/// Waits until a stream that is to yield `length` bytes has its first ones, and gives the same stream back. Until then its signs of life
+/// put the deadline off.
+pub(crate) async fn ready(
+    mut stream: Bytestream,
+    length: u64,
+    what: &str,
+    deadline: &Deadline,
+) -> Result<Bytestream, Error> {
     loop {
         match stream.next().await {
-            Some(Ok(first)) if first.is_empty() => {}
+            Some(Ok(first)) if first.is_empty() => deadline.put_off(),
             Some(Ok(first)) => return Ok(Box::pin(once(std::future::ready(Ok(first))).chain(stream))),
             Some(Err(error)) => return Err(error),
             None if length == 0 => return Ok(Box::pin(futures::stream::empty())),
@@ -147,7 +154,14 @@ impl Body for Pour {
         if this.on_cut.is_none() {
             return Poll::Pending;
         }
-        match this.stream.as_mut().poll_next(cx) {
+        let polled = loop {
+            match this.stream.as_mut().poll_next(cx) {
+                // A sign of life: what comes next is on its way.
+                Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => this.waits = false,
+                polled => break polled,
+            }
+        };
+        match polled {
             Poll::Ready(Some(Ok(bytes))) if bytes.len() as u64 <= this.left => {
                 this.waits = false;
                 this.left -= bytes.len() as u64;
@@ -249,6 +263,27 @@ mod tests {
         assert!(body.as_mut().poll_frame(&mut cx).is_ready());
         assert!(body.as_mut().poll_frame(&mut cx).is_pending());
         assert_eq!((cuts.load(Ordering::SeqCst), metrics.bytes(Kind::Blob)), (1, 3));
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_source_is_alive_is_not_cut_and_one_that_is_not_is() {
+        // Pauses before each piece, in milliseconds: signs of life, then the bytes. The stall time is a second.
+        for (pauses, is_cut) in [([600, 600, 600], false), ([0, 0, 60_000], true)] {
+            let cuts = Arc::default();
+            let (mut body, _) = pour(Vec::new(), 3, &cuts);
+            let pieces = [Bytes::new(), Bytes::new(), Bytes::from_static(b"abc")];
+            let pieces = iter(pauses.into_iter().zip(pieces)).then(|(pause, piece)| async move {
+                sleep(Duration::from_millis(pause)).await;
+                Ok(piece)
+            });
+            body.stream = Box::pin(pieces);
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+            let frame = tokio::time::timeout(Duration::from_secs(5), frame).await;
+            assert_eq!((cuts.load(Ordering::SeqCst) == 1, frame.is_err()), (is_cut, is_cut), "{pauses:?}");
+            if let Ok(Some(Ok(frame))) = frame {
+                assert_eq!(frame.data_ref().map(Bytes::as_ref), Some(&b"abc"[..]), "no empty frame");
+            }
+        }
     }
 
     #[test]

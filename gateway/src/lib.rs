@@ -16,6 +16,7 @@
 //! | [`range`] | arithmetic of ranges; pure |
 //! | `answer` | rules that all endpoints share; manifests, lists |
 //! | `blob`, `body`, `multipart` | blobs, their bodies, several ranges at once |
+//! | `deadline` | by when there must be something to answer with |
 //! | [`failed`] | blobs whose body was cut lately; pure |
 //! | `fault` | what each client is told when it cannot have something, and why |
 //! | `link` | the next page of a list; pure |
@@ -33,6 +34,7 @@ mod blob;
 mod body;
 mod config;
 mod connection;
+mod deadline;
 mod door;
 pub mod failed;
 mod fault;

@@ -84,7 +84,7 @@ pub struct Body {
     /// The bytes of it that `stream` yields.
     pub range: Range<u64>,
     /// Verified bytes in order. An error, or an end before `range` is covered, means that the rest cannot be had:
-    /// the response must then end short. The leaf that completes the blob comes only after the whole digest has matched.
+    /// the response must then end short. An empty piece is a sign of life: what comes next is on its way. The leaf that completes the blob comes only after the whole digest has matched.
     pub stream: Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>,
 }
 

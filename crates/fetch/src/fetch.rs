@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     face::{Admission, BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved},
     flights::Flights,
+    heard::Heard,
     manifests,
     reputation::Reputation,
     rights::{Granted, Rights},
@@ -65,6 +66,7 @@ impl Fetch {
             swarm,
             upstream,
             reputation,
+            heard: Arc::new(Heard::new()),
             counters: Arc::default(),
             sizes: Arc::new(Sizes::new()),
             traces: Arc::default(),
@@ -312,6 +314,7 @@ fn live(
                         return Ok(None);
                     }
                     Live::Session(mut reader, position) => match reader.next(&range, position, serve).await? {
+                        ReaderStep::Alive => return Ok(Some((Bytes::new(), Live::Session(reader, position)))),
                         ReaderStep::Bytes(bytes) if bytes.is_empty() => return Ok(None),
                         ReaderStep::Bytes(bytes) => {
                             let position = position + bytes.len() as u64;

@@ -22,6 +22,7 @@ mod descriptors;
 mod face;
 mod fetch;
 mod flights;
+mod heard;
 mod live;
 mod manifests;
 mod reading;

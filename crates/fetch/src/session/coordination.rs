@@ -62,7 +62,7 @@ impl Watch {
 }
 
 impl Driver<'_> {
-    /// The nearest peer that is of use; this node where it is the nearest, or where the nearest is silent for the moment.
+    /// The nearest peer that is of use and not silent for the moment; `None` where that is this node, or where nobody answers at all.
     pub(super) async fn candidate(&mut self, despite_silence: bool) -> Option<PeerId> {
         let nearest = self.env.swarm.nearest(&self.session.digest, CANDIDATES).await.unwrap_or_default();
         let reputation = &self.env.reputation;
@@ -72,8 +72,14 @@ impl Driver<'_> {
                 && !reputation.is_useless(peer)
                 && !self.watch.useless.contains(peer)
         };
-        let first = nearest.into_iter().find(|peer| peer.as_ref().is_none_or(is_of_use)).flatten();
-        first.filter(|peer| despite_silence || !reputation.is_silent(peer))
+        let now = Instant::now();
+        if !despite_silence && self.env.heard.are_all_silent(now) {
+            return None;
+        }
+        // Who does not answer is passed by for the next nearest: all that find so meet there, and do not each read upstream.
+        let is_silent = |peer: &PeerId| reputation.is_silent(peer) || self.env.heard.is_silent(peer, now);
+        let may_be_asked = |peer: &PeerId| is_of_use(peer) && (despite_silence || !is_silent(peer));
+        nearest.into_iter().find(|peer| peer.as_ref().is_none_or(may_be_asked)).flatten()
     }
 
     /// Looks whether the coordinator is of use.

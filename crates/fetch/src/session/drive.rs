@@ -13,7 +13,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,7 +34,7 @@ use shoal_coordination::{Action, Ask, Failure, Grant, Member, Reply, Source};
 use shoal_store::{Blob, Partial};
 use shoal_swarm::{BlockError, PeerId};
 
-use super::{Session, coordination::Watch, local, locate::Located, run::Env};
+use super::{Session, coordination::Watch, local, locate::Located, run::Env, signs::Signs};
 use crate::{
     coordinators,
     face::Error,
@@ -55,8 +58,13 @@ const MAX_BARREN_READS: u32 = 2;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
 
-/// How long a coordinator may take for its first answer once this node goes on by itself meanwhile.
+/// How long a coordinator may take for its first answer where it answered for another blob a moment ago, or where this node has begun
+/// without it; and where something is under way here meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE_WHEN_BUSY: Duration = Duration::from_secs(2);
+
+/// How long an answer may come late, at the most, while its sender's blocks are coming: over a slow link it waits behind them.
+const BEHIND_BLOCKS: Duration = Duration::from_secs(5);
 
 /// How long a coordinator may keep a request beyond what it is allowed to.
 const GRACE: Duration = Duration::from_secs(1);
@@ -128,6 +136,8 @@ pub(super) struct Driver<'a> {
     pub(super) read: ReadState,
     opened: Option<(u64, Chunks)>,
     barren_reads: u32,
+    signs: Signs,
+    looking: Option<BoxFuture<'static, Vec<(PeerId, u64)>>>,
     /// When a leaf landed last, or the coordinator was told everything because none did.
     pub(super) progress_at: Instant,
     pub(super) upstream_error: Option<shoal_upstream::Error>,
@@ -186,6 +196,8 @@ impl<'a> Driver<'a> {
             read: ReadState::None,
             opened: located.upstream,
             barren_reads: 0,
+            signs: Signs::new(Instant::now()),
+            looking: None,
             progress_at: Instant::now(),
             upstream_error: None,
             troubles: Vec::new(),
@@ -236,6 +248,13 @@ impl<'a> Driver<'a> {
                         self.answered(answer)?;
                     }
                 }
+                arrived = async { match self.looking.as_mut() { Some(looking) => looking.await, None => std::future::pending().await } } => {
+                    self.looking = None;
+                    let now = self.began.elapsed();
+                    for peer in self.signs.looked(arrived) {
+                        self.member.arrived(peer, now);
+                    }
+                }
                 () = self.session.demand.notified() => {}
                 () = async { match ask_due { Some(due) => tokio::time::sleep_until(due.into()).await, None => std::future::pending().await } } => {}
                 _ = tick.tick() => self.time_passed().await,
@@ -258,6 +277,19 @@ impl<'a> Driver<'a> {
                     self.itself_since = None;
                 }
             }
+        }
+    }
+
+    /// Looks from whom bytes have come.
+    fn look(&mut self) {
+        let sources: Vec<PeerId> = self.member.sources().collect();
+        if !sources.is_empty() {
+            let swarm = self.env.swarm.clone();
+            let looking = async move {
+                let arrived = swarm.arrived(sources.clone()).await.unwrap_or_default();
+                sources.into_iter().zip(arrived).collect()
+            };
+            self.looking = Some(looking.boxed());
         }
     }
 
@@ -315,10 +347,15 @@ impl<'a> Driver<'a> {
                 .boxed()
             }
             Coordinator::Peer(peer) => {
-                let limit = match (self.has_answered, self.was_alone) {
-                    (true, _) => env.config.limits.hold + GRACE,
-                    (false, true) => PATIENCE,
-                    (false, false) => env.config.limits.budget,
+                let limit = if self.has_answered {
+                    env.config.limits.hold + GRACE
+                } else if self.was_alone && self.member.is_busy() {
+                    // What is under way goes on meanwhile: nothing is lost by waiting.
+                    PATIENCE_WHEN_BUSY
+                } else if self.was_alone || env.heard.lately(&peer, Instant::now()) {
+                    PATIENCE
+                } else {
+                    env.config.limits.budget
                 };
                 let answer = tokio::spawn(ask_peer(env, peer, digest, ask, limit));
                 async move { answer.await.map_err(|error| error.to_string())? }.boxed()
@@ -333,6 +370,9 @@ impl<'a> Driver<'a> {
                     self.env.reputation.answered(&peer);
                 }
                 self.has_answered = true;
+                if let Coordinator::Peer(peer) = self.coordinator {
+                    self.env.heard.answered(peer, Instant::now());
+                }
                 let now = self.began.elapsed();
                 for action in self.member.reply(reply, now) {
                     self.act(action);
@@ -350,6 +390,7 @@ impl<'a> Driver<'a> {
                     self.trouble(format!("coordinator {peer}: {reason}"));
                     self.env.reputation.unanswered(peer, self.was_alone && !self.has_answered);
                     self.was_alone = true;
+                    self.env.heard.silent(peer, Instant::now());
                     self.ask_from_now_on(Coordinator::Itself);
                 }
                 Coordinator::Itself => {
@@ -387,6 +428,13 @@ impl<'a> Driver<'a> {
 
     async fn time_passed(&mut self) {
         self.watch_coordinator().await;
+        let now = Instant::now();
+        if self.looking.is_none() && self.signs.is_due(now) {
+            self.look();
+        }
+        if self.signs.take(now) {
+            self.session.is_alive();
+        }
         for action in self.member.tick(self.began.elapsed()) {
             self.act(action);
         }
@@ -398,7 +446,11 @@ impl<'a> Driver<'a> {
         if self.itself_since.is_some_and(|since| since.elapsed() >= self.ask_again) {
             self.itself_since = Some(Instant::now());
             self.ask_again = (self.ask_again * 2).min(ASK_AGAIN_AT_LAST);
-            if let Some(peer) = self.candidate(true).await {
+            let next = match self.candidate(false).await {
+                None => self.candidate(true).await,
+                next => next,
+            };
+            if let Some(peer) = next {
                 self.ask_from_now_on(Coordinator::Peer(peer));
             }
         }
@@ -493,10 +545,11 @@ impl<'a> Driver<'a> {
         self.session.reads(true);
         let size = self.size;
         let start = leaf_range(size, range.start).start;
+        let arriving = self.signs.of_upstream();
         if let Some((offset, chunks)) = self.opened.take()
             && offset <= start
         {
-            self.read = ReadState::Open(Box::new(Reading::new(chunks, offset, range, size)));
+            self.read = ReadState::Open(Box::new(Reading::new(counted(chunks, arriving), offset, range, size)));
             return;
         }
         let (env, session) = (self.env.clone(), self.session.clone());
@@ -509,7 +562,7 @@ impl<'a> Driver<'a> {
                 env.upstream.blob_range(&session.origin, &session.digest, start..end).await?
             };
             let offset = blob.offset();
-            Ok(Reading::new(chunks(blob), offset, range, size))
+            Ok(Reading::new(counted(chunks(blob), arriving), offset, range, size))
         };
         self.read = ReadState::Opening(wanted, opening.boxed());
     }
@@ -586,6 +639,7 @@ impl<'a> Driver<'a> {
         }
         self.progress_at = Instant::now();
         self.watch.landed();
+        self.signs.landed();
         if source == Source::Upstream {
             self.barren_reads = 0;
             self.said.remove(&leaf);
@@ -671,9 +725,30 @@ async fn ask_peer(
     limit: Duration,
 ) -> Result<Reply<PeerId>, String> {
     let request = coordinators::encode(&digest, &ask);
-    let answer = tokio::time::timeout(limit, env.swarm.coordinate(peer, request)).await;
-    let answer = answer.map_err(|_| format!("no answer within {limit:?}"))?.map_err(|error| error.to_string())?;
+    let began = Instant::now();
+    let answer = env.swarm.coordinate(peer, request);
+    tokio::pin!(answer);
+    // Asked beside the request, so that this costs no time.
+    let (mut arrived, first) = tokio::join!(arrived_from(&env, peer), tokio::time::timeout(limit, &mut answer));
+    let mut waited = first.ok();
+    let answer = loop {
+        if let Some(answer) = waited {
+            break answer;
+        }
+        let before = std::mem::replace(&mut arrived, arrived_from(&env, peer).await);
+        if before == arrived || began.elapsed() >= BEHIND_BLOCKS {
+            return Err(format!("no answer within {:?}", began.elapsed()));
+        }
+        waited = tokio::time::timeout(limit, &mut answer).await.ok();
+    };
+    let answer = answer.map_err(|error| error.to_string())?;
     Reply::decode(&answer, coordinators::read_peer).map_err(|error| error.to_string())
+}
+
+/// Bytes of blocks that have come from a peer.
+async fn arrived_from(env: &Env, peer: PeerId) -> u64 {
+    let arrived = env.swarm.arrived(vec![peer]).await;
+    arrived.ok().and_then(|arrived| arrived.first().copied()).unwrap_or(0)
 }
 
 pub(super) async fn next_read(state: &mut ReadState) -> ReadEvent {
@@ -689,6 +764,15 @@ pub(super) async fn next_read(state: &mut ReadState) -> ReadEvent {
             Read::Broken(reason) => ReadEvent::Broken(reason),
         },
     }
+}
+
+/// The same, counted as they come.
+fn counted(chunks: Chunks, arriving: Arc<AtomicU64>) -> Chunks {
+    let count = move |chunk: &Result<Bytes, String>| {
+        let count = chunk.as_ref().map_or(0, Bytes::len);
+        arriving.fetch_add(count as u64, Ordering::Relaxed);
+    };
+    Box::pin(chunks.inspect(count))
 }
 
 pub(crate) fn chunks(stream: shoal_upstream::BlobStream) -> Chunks {

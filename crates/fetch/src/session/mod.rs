@@ -15,6 +15,7 @@ mod locate;
 mod reader;
 mod recover;
 mod run;
+mod signs;
 
 use std::{
     collections::BTreeMap,
@@ -60,6 +61,8 @@ struct State {
     in_doubt: bool,
     /// This node reads the blob from upstream, or has.
     reads: bool,
+    /// Counts signs of life.
+    alive: u64,
     end: Option<End>,
     readers: BTreeMap<u64, Demand>,
     next_reader: u64,
@@ -110,6 +113,7 @@ impl Session {
                 suspects: BTreeMap::new(),
                 in_doubt: false,
                 reads: false,
+                alive: 0,
                 end: None,
                 readers: BTreeMap::new(),
                 next_reader: 0,
@@ -246,6 +250,12 @@ impl Session {
             state.from_peers.remove(leaf);
         }
         drop(state);
+        self.bump();
+    }
+
+    /// Bytes are coming in, though nothing that a reader could be given yet.
+    fn is_alive(&self) {
+        self.state().alive += 1;
         self.bump();
     }
 

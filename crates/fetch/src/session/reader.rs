@@ -14,12 +14,16 @@ pub(crate) struct Reader {
     session: Arc<Session>,
     changed: watch::Receiver<u64>,
     id: u64,
+    /// Signs of life that it has told of.
+    alive: u64,
 }
 
 /// What the next step of a reader is.
 pub(crate) enum Step {
     /// The next bytes.
     Bytes(Bytes),
+    /// Nothing yet, but bytes are coming in.
+    Alive,
     /// The blob cannot be stored: go on from here without it.
     Unstored,
 }
@@ -27,7 +31,8 @@ pub(crate) enum Step {
 impl Reader {
     pub(super) fn new(session: Arc<Session>, id: u64) -> Self {
         let changed = session.changed.subscribe();
-        Self { session, changed, id }
+        let alive = session.state().alive;
+        Self { session, changed, id, alive }
     }
 
     /// The blob's size, once it is known.
@@ -88,6 +93,10 @@ impl Reader {
                 }
             };
             let Some(source) = source else {
+                let alive = self.session.state().alive;
+                if std::mem::replace(&mut self.alive, alive) != alive {
+                    return Ok(Step::Alive);
+                }
                 self.wait().await?;
                 continue;
             };

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::Config,
     face::Error,
+    heard::Heard,
     reputation::Reputation,
     shown::Shown,
     sizes::Sizes,
@@ -37,6 +38,7 @@ pub(crate) struct Env {
     pub(crate) swarm: Swarm,
     pub(crate) upstream: Upstream,
     pub(crate) reputation: Arc<Reputation>,
+    pub(crate) heard: Arc<Heard>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sizes: Arc<Sizes>,
     pub(crate) traces: Arc<Traces>,
@@ -108,7 +110,7 @@ async fn begin(store: &Store, digest: Digest, size: u64) -> Result<Result<Partia
         let store = store.clone();
         match tokio::task::spawn_blocking(move || store.partial(&digest, size)).await {
             Ok(Err(shoal_store::Error::Busy(_))) if began.elapsed() < BUSY_FOR => {
-                tokio::time::sleep(BUSY_FOR / 20).await
+                tokio::time::sleep(BUSY_FOR / 20).await;
             }
             Ok(begun) => return Ok(begun),
             Err(error) => return Err(local(format!("storing blob {digest}"), &error)),

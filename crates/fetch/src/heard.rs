@@ -1,0 +1,118 @@
+//! Which peers have answered of late, as coordinators: whom it is worth waiting for.
+//!
+//! A node whose peers are all gone must not wait for each of them in turn, blob after blob; one whose peers are well, and only slow to answer
+//! because links are full, must not go on by itself at once, for then bytes come twice.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use shoal_swarm::PeerId;
+
+use crate::bounded::BoundedMap;
+
+/// What a peer has shown counts for so long.
+const LATELY: Duration = Duration::from_secs(5);
+
+/// An answer says nothing of others that are silent so long after it.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// A peer that did not answer is passed over for [`LATELY`] at first, then for twice as long each time, up to this.
+const PASS_OVER: Duration = Duration::from_secs(60);
+
+/// What was longer ago counts no more.
+const FORGIVE: Duration = Duration::from_secs(180);
+
+/// Peers remembered at the most.
+const CAPACITY: usize = 1024;
+
+/// Who has answered, and whether all are silent.
+#[derive(Debug)]
+pub(crate) struct Heard(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    answered: BoundedMap<PeerId, Instant>,
+    /// Who did not, when last, and for how long it is passed over.
+    silent: BoundedMap<PeerId, (Instant, Duration)>,
+    /// When anybody answered last.
+    anybody: Option<Instant>,
+    /// When somebody did not.
+    silence: Option<Instant>,
+}
+
+impl Heard {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Inner {
+            answered: BoundedMap::new(CAPACITY),
+            silent: BoundedMap::new(CAPACITY),
+            anybody: None,
+            silence: None,
+        }))
+    }
+
+    /// A peer has answered.
+    pub(crate) fn answered(&self, peer: PeerId, now: Instant) {
+        let mut inner = self.inner();
+        inner.answered.insert(peer, now);
+        inner.anybody = Some(now);
+    }
+
+    /// A peer did not answer within its time.
+    pub(crate) fn silent(&self, peer: PeerId, now: Instant) {
+        let mut inner = self.inner();
+        inner.answered.insert(peer, now.checked_sub(LATELY).unwrap_or(now));
+        // One that is silent again and again, as over a slow link, is tried less and less often.
+        let before = inner.silent.get(&peer).filter(|(at, _)| now.saturating_duration_since(*at) < FORGIVE);
+        let passed_over = before.map_or(LATELY, |(_, before)| (*before * 2).min(PASS_OVER));
+        inner.silent.insert(peer, (now, passed_over));
+        inner.silence = Some(now);
+    }
+
+    /// Whether the peer did not answer a while ago and is passed over still.
+    pub(crate) fn is_silent(&self, peer: &PeerId, now: Instant) -> bool {
+        self.inner().silent.get(peer).is_some_and(|(at, long)| now.saturating_duration_since(*at) < *long)
+    }
+
+    /// Whether the peer answered a moment ago.
+    pub(crate) fn lately(&self, peer: &PeerId, now: Instant) -> bool {
+        self.inner().answered.get(peer).is_some_and(|at| now.saturating_duration_since(*at) < LATELY)
+    }
+
+    /// Whether somebody was silent a moment ago, and nobody has answered since: then no other is waited for, either.
+    pub(crate) fn are_all_silent(&self, now: Instant) -> bool {
+        let inner = self.inner();
+        inner.silence.is_some_and(|silence| {
+            let has_answered = inner.anybody.is_some_and(|answer| silence.saturating_duration_since(answer) < SETTLED);
+            now.saturating_duration_since(silence) < LATELY && !has_answered
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_one_is_silent_and_nobody_has_answered_no_other_is_waited_for() {
+        let heard = Heard::new();
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let begin = Instant::now() + LATELY * 2;
+        assert!(!heard.are_all_silent(begin) && !heard.lately(&one, begin));
+        heard.silent(one, begin);
+        assert!(heard.are_all_silent(begin) && !heard.lately(&one, begin));
+        assert!(!heard.are_all_silent(begin + LATELY), "they are asked again in time");
+        assert!(heard.is_silent(&one, begin) && !heard.is_silent(&one, begin + LATELY));
+        assert!(!heard.is_silent(&other, begin));
+        heard.answered(other, begin);
+        assert!(!heard.are_all_silent(begin) && heard.lately(&other, begin));
+        heard.silent(one, begin);
+        assert!(heard.is_silent(&one, begin + LATELY), "the second time it is passed over for longer");
+        assert!(!heard.are_all_silent(begin), "one that answered a moment ago shows that the swarm is there");
+    }
+}
