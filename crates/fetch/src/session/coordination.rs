@@ -25,9 +25,11 @@ const STARVED: Duration = Duration::from_millis(700);
 
 /// Sources without what was granted, one after the other, after which the coordinator is of no use; and how long nothing has landed by then.
 const MAX_IN_VAIN: u32 = 8;
-/// So many peers, at least: one alone may have told the coordinator that it has what it has not.
-const EMPTY_SOURCES: usize = 3;
 const IN_VAIN_FOR: Duration = Duration::from_millis(500);
+
+/// So many peers are meant, as one alone may have told the coordinator that it has what it has not; of fewer it takes longer.
+const EMPTY_SOURCES: usize = 3;
+const IN_VAIN_AT_LAST: Duration = Duration::from_millis(1500);
 
 /// What a session sees of its coordinator.
 #[derive(Default)]
@@ -89,8 +91,9 @@ impl Driver<'_> {
             self.leave(coordinator, "it says that nobody can give what can be read from upstream").await;
             return;
         }
-        let names_empty = self.watch.in_vain >= MAX_IN_VAIN && self.watch.empty.len() >= EMPTY_SOURCES;
-        if names_empty && self.progress_at.elapsed() > IN_VAIN_FOR {
+        let (empty, idle) = (self.watch.empty.len(), self.progress_at.elapsed());
+        let is_in_vain = idle > IN_VAIN_AT_LAST || (empty >= EMPTY_SOURCES && idle > IN_VAIN_FOR);
+        if self.watch.in_vain >= MAX_IN_VAIN && is_in_vain {
             self.leave(coordinator, "it names sources that have nothing").await;
             return;
         }
