@@ -33,7 +33,7 @@ async fn node(registry: &Fake, rights: Rights) -> Node {
     Bed::new().node_with(registry, Config { rights, ..Config::default() }, |_| {}).await
 }
 
-fn name(admission: Result<Admission, Error>) -> &'static str {
+fn name(admission: &Result<Admission, Error>) -> &'static str {
     match admission {
         Ok(Admission::Open) => "open",
         Ok(Admission::Proven(_)) => "proven",
@@ -48,8 +48,8 @@ async fn what_is_open_is_asked_for_once_and_its_tag_is_known_by_the_way() {
     let (registry, origin, digest, item) = registry().await;
     let node = node(&registry, Rights::Caller).await;
     for _ in 0..3 {
-        assert_eq!(name(node.fetch.admit(&origin, &item, None).await), "open");
-        assert_eq!(name(node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "open");
+        assert_eq!(name(&node.fetch.admit(&origin, &item, None).await), "open");
+        assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "open");
         node.fetch.resolve(&origin, &"v1".parse().unwrap()).await.unwrap();
     }
     assert_eq!(registry.requests().len(), 1, "{:?}", registry.requests());
@@ -62,8 +62,8 @@ async fn what_is_not_open_is_given_to_who_may_read_it_and_in_his_name() {
         registry.demand(demand);
         let node = node(&registry, Rights::Caller).await;
         let admit = async |caller: Option<&Credential>| node.fetch.admit(&origin, &item, caller).await;
-        assert_eq!(name(admit(None).await), "unproven");
-        assert_eq!(name(admit(Some(&Credential::basic("pod", "wrong"))).await), "refused");
+        assert_eq!(name(&admit(None).await), "unproven");
+        assert_eq!(name(&admit(Some(&Credential::basic("pod", "wrong"))).await), "refused");
         // The node has no credentials of its own.
         assert!(matches!(node.fetch.blob(&origin, &digest, None).await, Err(Error::Denied { .. })));
         let Ok(Admission::Proven(pulls)) = admit(Some(&pod())).await else { panic!("it may be read with these") };
@@ -71,8 +71,8 @@ async fn what_is_not_open_is_given_to_who_may_read_it_and_in_his_name() {
         assert!(end.is_ok() && bytes.len() == 2 * MIB + 3);
         // It is on this node now, and still not for everybody; nor is upstream asked about each request.
         let asked = registry.requests().len();
-        assert_eq!(name(node.fetch.admit(&origin, &Item::Blob(digest), None).await), "unproven");
-        assert_eq!(name(node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "proven");
+        assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), None).await), "unproven");
+        assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "proven");
         assert_eq!(registry.requests().len(), asked);
         assert_eq!(node.fetch.counters().unproven, 3);
     }
@@ -85,11 +85,11 @@ async fn when_upstream_says_nothing_what_it_said_before_holds() {
     registry.demand(demand);
     let config = Config { right_ttl: std::time::Duration::ZERO, ..Config::default() };
     let node = Bed::new().node_with(&registry, config, |_| {}).await;
-    assert_eq!(name(node.fetch.admit(&origin, &item, None).await), "unproven");
-    assert_eq!(name(node.fetch.admit(&origin, &item, Some(&pod())).await), "proven");
+    assert_eq!(name(&node.fetch.admit(&origin, &item, None).await), "unproven");
+    assert_eq!(name(&node.fetch.admit(&origin, &item, Some(&pod())).await), "proven");
     registry.fault(Fault::always(On::Any, Does::Status(503)));
-    assert_eq!(name(node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "proven");
-    assert_eq!(name(node.fetch.admit(&origin, &Item::Blob(digest), None).await), "unproven");
+    assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "proven");
+    assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), None).await), "unproven");
     assert_eq!(node.fetch.counters().unchecked, 0);
 }
 
@@ -99,7 +99,7 @@ async fn what_upstream_has_never_spoken_of_is_as_configured() {
         let (registry, origin, digest, _) = registry().await;
         registry.fault(Fault::always(On::Any, Does::Status(503)));
         let node = node(&registry, rights).await;
-        assert_eq!(name(node.fetch.admit(&origin, &Item::Blob(digest), None).await), expected, "{rights:?}");
+        assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), None).await), expected, "{rights:?}");
         assert_eq!(node.fetch.counters().unchecked, unchecked, "{rights:?}");
     }
 }
@@ -110,7 +110,7 @@ async fn where_the_node_decides_nobody_is_asked() {
     let [demand, _] = demands();
     registry.demand(demand);
     let node = node(&registry, Rights::Node).await;
-    assert_eq!(name(node.fetch.admit(&origin, &item, None).await), "open");
+    assert_eq!(name(&node.fetch.admit(&origin, &item, None).await), "open");
     assert_eq!(registry.requests().len(), 0);
 }
 
@@ -121,7 +121,7 @@ async fn what_does_not_exist_says_nothing_of_its_repository() {
     let missing = Item::Manifest(Reference::Tag("none".parse().unwrap()));
     for caller in [None, Some(pod())] {
         let admission = node.fetch.admit(&origin, &missing, caller.as_ref()).await;
-        assert!(matches!(admission, Err(Error::NotFound { .. })), "{}", name(admission));
+        assert!(matches!(admission, Err(Error::NotFound { .. })), "{}", name(&admission));
     }
-    assert_eq!(name(node.fetch.admit(&origin, &item, None).await), "open");
+    assert_eq!(name(&node.fetch.admit(&origin, &item, None).await), "open");
 }

@@ -97,8 +97,8 @@ impl Report {
         rows.flat_map(|row| &row.figures).filter(|(found, ..)| *found == figure).map(|(_, value, _)| *value).collect()
     }
 
-    fn medians(&self) -> Vec<(&'static str, String, Vec<(&'static str, f64, Limit)>)> {
-        let mut medians: Vec<(&'static str, String, Vec<(&'static str, f64, Limit)>)> = Vec::new();
+    fn medians(&self) -> Vec<Median> {
+        let mut medians: Vec<Median> = Vec::new();
         for row in &self.rows {
             if medians.iter().any(|(part, name, _)| *part == row.part && *name == row.name) {
                 continue;
@@ -111,6 +111,9 @@ impl Report {
         medians
     }
 }
+
+/// Part and name of some rows, and the medians of their figures.
+type Median = (&'static str, String, Vec<(&'static str, f64, Limit)>);
 
 fn figures(figures: &[(&str, f64, Limit)]) -> String {
     let one = |(name, value, limit): &(&str, f64, Limit)| {
