@@ -260,10 +260,11 @@ async fn a_coordinator_that_names_wrong_hashes_is_found_out_whoever_it_says_repo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_does_not_answer_is_left_alone_after_a_while() {
+async fn a_coordinator_that_does_not_answer_is_passed_by() {
     let (swarm, with, again) = with_coordinator(Grants::Silence, Serve::Verified).await;
     no_attempt_is_lost(&with);
     no_attempt_is_lost(&again);
     assert!(with.more <= 2.0 && again.more <= 1.0, "{with:?} {again:?}");
-    assert!(swarm.all_avoid_the_liar());
+    // It may stand behind a slow link: that alone makes nobody a liar, and it need not be named by those who never waited for it.
+    assert!(swarm.nobody_else_is_avoided());
 }
