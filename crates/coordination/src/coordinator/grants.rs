@@ -28,7 +28,9 @@ impl<P: Copy + Ord> Coordinator<P> {
             while self.is_free(source)
                 && let Some((taker, leaf)) = self.taker(source)
             {
-                self.grant(taker, leaf, source);
+                // Others may be as free and have sent less: who has just sent something is not asked again for being the last one heard of.
+                let from = self.from(leaf, taker).unwrap_or(source);
+                self.grant(taker, leaf, from);
             }
         }
         if let Some(taker) = asker {
@@ -85,6 +87,12 @@ impl<P: Copy + Ord> Coordinator<P> {
         (party.whole || party.have.contains(leaf)) && !is_on_its_way
     }
 
+    /// From whom a member should get a leaf.
+    fn from(&self, leaf: usize, taker: Slot) -> Option<Slot> {
+        let on_its_way = self.leaves.at(leaf).in_flight > 0;
+        self.sources.pick(leaf, taker, self.parties.member(taker)?, &self.parties, on_its_way)
+    }
+
     /// What a member should get next, and from whom: what its reader has waited for too long, else what the fewest have or are about to
     /// have.
     fn choose(&self, taker: Slot) -> Option<(usize, Slot)> {
@@ -92,10 +100,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         if !self.can_take(member) || !self.sources.any_free() {
             return None;
         }
-        let pick = |leaf: usize| {
-            let on_its_way = self.leaves.at(leaf).in_flight > 0;
-            Some((leaf, self.sources.pick(leaf, taker, member, &self.parties, on_its_way)?))
-        };
+        let pick = |leaf: usize| Some((leaf, self.from(leaf, taker)?));
         let now = self.clock.passed();
         if now - member.waits_since >= self.limits.urgent
             && self.lacks(taker, member.wanted.start)
