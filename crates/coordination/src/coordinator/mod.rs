@@ -281,6 +281,8 @@ impl<P: Copy + Ord> Coordinator<P> {
         let party = &mut self.parties[slot];
         if party.member.is_none() {
             party.member = Some(Member::new(now));
+            // Who comes now has not searched in vain: since the last search somebody may have got it, or have come back.
+            self.searches_left = SEARCHES_AGAIN;
             self.members += 1;
             self.can_read += 1;
         }
