@@ -107,6 +107,8 @@ impl Payload {
         for (layers, tag) in images {
             stored(&layers, tag, Some(&storage(&image)?))?;
         }
+        // The registry looks for it, and pushes what it is to serve by itself where it is missing.
+        fs::write(storage(&image)?.join("complete"), "")?;
         Ok(image)
     }
 }
