@@ -36,6 +36,9 @@ const CAPACITY: usize = 4096;
 /// How long a request waits for upstream's word. It goes on being awaited: the next request will have it.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// How often it is told that something is given out unchecked.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// How long a refusal is relied on.
 const REFUSAL_TTL: Duration = Duration::from_secs(30);
 
@@ -54,6 +57,8 @@ type Who = (Origin, CredentialKey);
 pub(crate) struct Rights {
     verdicts: Arc<Mutex<BoundedMap<Who, Verdict>>>,
     asking: Flights<(Who, Item), Said>,
+    /// When it was last told that something is given out unchecked.
+    told: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +86,11 @@ impl Verdict {
 
 impl Rights {
     pub(crate) fn new() -> Self {
-        Self { verdicts: Arc::new(Mutex::new(BoundedMap::new(CAPACITY))), asking: Flights::new() }
+        Self {
+            verdicts: Arc::new(Mutex::new(BoundedMap::new(CAPACITY))),
+            asking: Flights::new(),
+            told: Mutex::new(None),
+        }
     }
 
     pub(crate) async fn admit(
@@ -128,10 +137,22 @@ impl Rights {
             }
             _ => {
                 add(&env.counters.unchecked, 1);
-                tracing::warn!(%origin, "upstream cannot be asked who may read this repository: it is given to whoever asks, as gateway.rights says");
+                if self.is_due() {
+                    tracing::warn!(%origin, "upstream cannot be asked who may read this repository: it is given to whoever asks, as gateway.rights says; further ones of this minute are only counted");
+                }
                 Ok(Granted::ToAll)
             }
         }
+    }
+
+    /// Whether it is to be told again.
+    fn is_due(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        if is_due {
+            *told = Some(Instant::now());
+        }
+        is_due
     }
 
     fn last(&self, who: &Who) -> Option<Verdict> {
