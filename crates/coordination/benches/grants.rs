@@ -92,6 +92,7 @@ fn codec(criterion: &mut Criterion<CpuTime>) {
         landed: Vec::new(),
         failed: Vec::new(),
         slots: 4,
+        blobs: 1,
         upstream: true,
         wanted: (0, 10_000),
         crowd: None,

@@ -60,6 +60,8 @@ pub struct Member<P> {
     usual: Option<Duration>,
     /// Leaves that it takes at once now.
     window: Window,
+    /// Blobs that this node is getting, which share its links.
+    blobs: u32,
     slots_told: Option<u32>,
     wanted_told: Option<Range<u64>>,
 }
@@ -104,6 +106,7 @@ impl<P: Copy + Ord> Member<P> {
             progress: BTreeMap::new(),
             usual: None,
             window: Window::new(limits.downloads),
+            blobs: 1,
             slots_told: None,
             wanted_told: None,
             limits,
@@ -162,6 +165,11 @@ impl<P: Copy + Ord> Member<P> {
     /// Sets the leaves that are wanted.
     pub fn want(&mut self, wanted: Range<u64>) {
         self.wanted = wanted;
+    }
+
+    /// Says how many blobs this node is getting, this one among them: so many share what it can take at once.
+    pub fn share(&mut self, blobs: u32) {
+        self.blobs = blobs.max(1);
     }
 
     /// Whether upstream can be read from here.
@@ -314,6 +322,7 @@ impl<P: Copy + Ord> Member<P> {
             full,
             failed: std::mem::take(&mut self.failed),
             slots,
+            blobs: self.blobs,
             upstream: self.upstream,
             wanted: (self.wanted.start, self.wanted.end),
             // When things happen here to the nanosecond is chance, and another for each member.
@@ -368,6 +377,6 @@ impl<P: Copy + Ord> Member<P> {
 
     fn free_slots(&self) -> u32 {
         let taken = u32::try_from(self.fetching.len()).unwrap_or(u32::MAX);
-        self.window.get().saturating_sub(taken)
+        self.window.get().div_ceil(self.blobs).saturating_sub(taken)
     }
 }

@@ -27,6 +27,8 @@ pub struct Ask<P> {
     pub failed: Vec<(u64, Source<P>, Failure)>,
     /// Leaves from peers that it can take beside those under way.
     pub slots: u32,
+    /// Blobs that its node is getting at this time, this one among them: they share its links.
+    pub blobs: u32,
     /// Whether it can read from upstream.
     pub upstream: bool,
     /// Leaves that it wants, as a range; all for a whole blob.

@@ -14,7 +14,7 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// Longest name of a peer, in bytes. libp2p's are 38.
 const MAX_PEER: usize = 64;
 
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Why bytes are not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +70,7 @@ impl<P> Ask<P> {
             });
         }
         out.number(u64::from(self.slots));
+        out.number(u64::from(self.blobs));
         out.number(u64::from(self.upstream));
         out.pair(self.wanted);
         out.option(self.crowd, Writer::number);
@@ -116,11 +117,12 @@ impl<P> Ask<P> {
             failed.push((leaf, from, why));
         }
         let slots = u32::try_from(input.number()?).map_err(|_| WireError::Bad("number of slots"))?;
+        let blobs = u32::try_from(input.number()?).map_err(|_| WireError::Bad("number of blobs"))?;
         let upstream = input.flag()?;
         let wanted = input.pair()?;
         let crowd = input.option(Reader::number)?;
         input.end()?;
-        Ok(Self { sequence, size, full, landed, failed, slots, upstream, wanted, crowd })
+        Ok(Self { sequence, size, full, landed, failed, slots, blobs, upstream, wanted, crowd })
     }
 }
 
@@ -375,7 +377,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_ask_reads_back_as_it_was_written(
-            (sequence, size, slots, upstream, wanted) in any::<(u64, Option<u64>, u32, bool, (u64, u64))>(),
+            (sequence, size, slots, blobs, upstream, wanted) in any::<(u64, Option<u64>, u32, u32, bool, (u64, u64))>(),
             full in prop::option::of((
                 prop::collection::vec(any::<bool>(), 0..50),
                 leaves(),
@@ -393,7 +395,7 @@ mod tests {
                 }
                 Full { leaves, hashes, fetching, reading }
             });
-            let ask = Ask { sequence, size, full, landed, failed, slots, upstream, wanted, crowd };
+            let ask = Ask { sequence, size, full, landed, failed, slots, blobs, upstream, wanted, crowd };
             prop_assert_eq!(Ask::decode(&ask.encode(name), peer), Ok(ask));
         }
 

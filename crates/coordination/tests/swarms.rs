@@ -70,6 +70,32 @@ fn a_swarm_nears_the_bound_and_reads_upstream_once() {
     assert!(worst.is_empty(), "{worst:?} beyond their limits:\n{table}");
 }
 
+/// An image is several blobs, which share the links of their nodes: no leaf may be late for there being many.
+#[test]
+fn several_layers_at_once_are_no_slower_than_one() {
+    let cases = [
+        ("8 cold, four layers", 8, 50.0, false, 1.15),
+        ("1 warm + 7, four layers", 7, 1.0, true, 1.25),
+        ("1 warm + 23, four layers", 23, 1.0, true, 1.4),
+    ];
+    let mut table = String::new();
+    let mut worst = Vec::new();
+    for (name, nodes, upstream, has_holder, limit) in cases {
+        let (factor, copies) = factor(|seed| {
+            let mut world = World::calm(seed, nodes, 100, upstream, 100.0);
+            world.blobs = [52, 28, 14, 6].map(|leaves| leaves * shoal_content::LEAF_SIZE).to_vec();
+            world.delay = (Duration::from_millis(5), Duration::from_millis(5));
+            if has_holder { world.with_holder() } else { world }
+        });
+        table.push_str(&format!("{name:24} {factor:.3} × bound, {copies:.3} copies of the scarce source\n"));
+        if factor > limit || (!has_holder && copies > 1.03) {
+            worst.push(name);
+        }
+    }
+    say(&table);
+    assert!(worst.is_empty(), "{worst:?} beyond their limits:\n{table}");
+}
+
 #[test]
 fn slow_nodes_slow_nobody_but_themselves() {
     for (upstream, node) in [(200.0, 400.0), (50.0, 100.0)] {

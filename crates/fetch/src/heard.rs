@@ -75,9 +75,18 @@ impl Heard {
         self.inner().silent.get(peer).is_some_and(|(at, long)| now.saturating_duration_since(*at) < *long)
     }
 
-    /// Whether the peer answered a moment ago.
-    pub(crate) fn lately(&self, peer: &PeerId, now: Instant) -> bool {
-        self.inner().answered.get(peer).is_some_and(|at| now.saturating_duration_since(*at) < LATELY)
+    /// A peer gave something: the swarm is there.
+    pub(crate) fn gave(&self, now: Instant) {
+        self.inner().anybody = Some(now);
+    }
+
+    /// Whether a peer may be waited for though it has not answered yet: it or another answered a moment ago, and none was silent since. On
+    /// full links an answer comes late.
+    pub(crate) fn may_be_late(&self, peer: &PeerId, now: Instant) -> bool {
+        let inner = self.inner();
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < LATELY;
+        let is_swarm_there = inner.anybody.as_ref().is_some_and(lately) && inner.silence <= inner.anybody;
+        inner.answered.get(peer).is_some_and(lately) || is_swarm_there
     }
 
     /// Whether somebody was silent a moment ago, and nobody has answered since: then no other is waited for, either.
@@ -99,18 +108,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_peer_never_heard_of_may_be_late_where_others_have_just_given_something() {
+        let heard = Heard::new();
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let begin = Instant::now() + LATELY * 2;
+        heard.gave(begin);
+        assert!(heard.may_be_late(&one, begin) && !heard.may_be_late(&one, begin + LATELY));
+        heard.silent(one, begin + SETTLED);
+        assert!(!heard.may_be_late(&one, begin + SETTLED) && !heard.may_be_late(&other, begin + SETTLED));
+        heard.gave(begin + SETTLED * 2);
+        assert!(heard.may_be_late(&other, begin + SETTLED * 2));
+    }
+
+    #[test]
     fn where_one_is_silent_and_nobody_has_answered_no_other_is_waited_for() {
         let heard = Heard::new();
         let (one, other) = (PeerId::random(), PeerId::random());
         let begin = Instant::now() + LATELY * 2;
-        assert!(!heard.are_all_silent(begin) && !heard.lately(&one, begin));
+        assert!(!heard.are_all_silent(begin) && !heard.may_be_late(&one, begin));
         heard.silent(one, begin);
-        assert!(heard.are_all_silent(begin) && !heard.lately(&one, begin));
+        assert!(heard.are_all_silent(begin) && !heard.may_be_late(&one, begin));
         assert!(!heard.are_all_silent(begin + LATELY), "they are asked again in time");
         assert!(heard.is_silent(&one, begin) && !heard.is_silent(&one, begin + LATELY));
         assert!(!heard.is_silent(&other, begin));
         heard.answered(other, begin);
-        assert!(!heard.are_all_silent(begin) && heard.lately(&other, begin));
+        assert!(!heard.are_all_silent(begin) && heard.may_be_late(&other, begin));
         heard.silent(one, begin);
         assert!(heard.is_silent(&one, begin + LATELY), "the second time it is passed over for longer");
         assert!(!heard.are_all_silent(begin), "one that answered a moment ago shows that the swarm is there");

@@ -120,6 +120,7 @@ async fn from_peers(env: &Arc<Env>, digest: &Digest, limit: std::time::Duration)
     let found = tokio::time::timeout(limit, search).await.ok().flatten();
     tracing::debug!(%digest, found = found.is_some(), took = ?began.elapsed(), "asked the swarm for a manifest");
     let bytes = found?;
+    env.heard.gave(Instant::now());
     add(&env.counters.from_peers, bytes.len() as u64);
     Some(bytes)
 }

@@ -42,9 +42,16 @@ impl<P: Copy + Ord> Coordinator<P> {
 
     fn is_free(&self, source: Slot) -> bool {
         self.parties.get(source).is_some_and(|party| {
-            let most = if party.is_slow { 1 } else { self.limits.uploads };
+            let most = if party.is_slow { 1 } else { self.uploads() };
             party.uploads < most && party.avoided_until.is_none()
         })
+    }
+
+    /// Leaves of this blob that a source sends at once. Its link is shared by as many blobs as members are getting at a time.
+    pub(super) fn uploads(&self) -> u32 {
+        let members = u64::try_from(self.members).unwrap_or(u64::MAX).max(1);
+        let blobs = u32::try_from((self.blobs + members / 2) / members).unwrap_or(u32::MAX).max(1);
+        self.limits.uploads.div_ceil(blobs)
     }
 
     /// Whether a member waits and can take one more.

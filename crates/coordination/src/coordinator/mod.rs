@@ -46,6 +46,9 @@ use crate::{
 /// Searches for holders beside the first, when somebody lacks what nobody has.
 const SEARCHES_AGAIN: u32 = 2;
 
+/// Blobs that a member's node is believed to get at a time.
+const MAX_BLOBS: u32 = 16;
+
 /// Hands out the leaves of one blob. Times are what the node's clock shows; it may jump.
 #[derive(Debug)]
 pub struct Coordinator<P> {
@@ -58,6 +61,8 @@ pub struct Coordinator<P> {
     /// Members with an open request, those that have least first.
     waiting: BTreeSet<(u64, Slot)>,
     members: usize,
+    /// How many blobs members are getting at a time, all members together.
+    blobs: u64,
     /// Members that can read from upstream, and those that do.
     can_read: usize,
     reading: usize,
@@ -97,6 +102,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             parties: Parties::default(),
             waiting: BTreeSet::new(),
             members: 0,
+            blobs: 0,
             can_read: 0,
             reading: 0,
             searching: true,
@@ -294,6 +300,9 @@ impl<P: Copy + Ord> Coordinator<P> {
             }
             member.wanted = wanted;
             member.slots = ask.slots;
+            let blobs = ask.blobs.clamp(1, MAX_BLOBS);
+            self.blobs = self.blobs + u64::from(blobs) - u64::from(member.blobs);
+            member.blobs = blobs;
             self.can_read = self.can_read + usize::from(ask.upstream) - usize::from(member.upstream);
             member.upstream = ask.upstream;
             member.crowd = ask.crowd.map(|chance| (chance % count as u64) as usize);
@@ -312,6 +321,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         if let Some(member) = self.parties[slot].member.take() {
             self.waiting.remove(&(member.place, slot));
             self.members -= 1;
+            self.blobs -= u64::from(member.blobs);
             self.can_read -= usize::from(member.upstream);
         }
     }
@@ -365,6 +375,7 @@ impl<P: Copy + Ord> Coordinator<P> {
 
     /// Hands out what can be handed out, and answers who got something.
     fn serve(&mut self, asker: Option<Slot>) -> Vec<(P, Reply<P>)> {
+        self.sources.limit(self.uploads());
         self.lend_out(asker);
         self.hand_out(asker);
         if let Some(slot) = asker {

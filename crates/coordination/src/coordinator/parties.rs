@@ -57,6 +57,8 @@ pub(super) struct Member {
     pub taking: Pace,
     pub busy_since: Option<Duration>,
     pub slots: u32,
+    /// Blobs that its node is getting.
+    pub blobs: u32,
     pub upstream: bool,
     /// Others want the blob too, as it was told by another coordinator: where it begins to read while they are out of reach.
     pub crowd: Option<usize>,
@@ -210,6 +212,7 @@ impl Member {
             taking: Pace::default(),
             busy_since: None,
             slots: 0,
+            blobs: 0,
             upstream: true,
             crowd: None,
             upstream_avoided_until: Duration::ZERO,

@@ -21,6 +21,8 @@ pub(super) struct Sources {
     wholes: Bits,
     /// Slots whose links are far slower than the others', and that send nothing.
     slow: Bits,
+    /// Leaves that a source sends at once: so many levels count as free.
+    most: usize,
 }
 
 /// What a party can send.
@@ -41,7 +43,13 @@ impl Sources {
             whole: vec![Bits::default(); levels],
             wholes: Bits::default(),
             slow: Bits::default(),
+            most: levels,
         }
+    }
+
+    /// Leaves that a source sends at once from now on.
+    pub(super) fn limit(&mut self, most: u32) {
+        self.most = (most as usize).clamp(1, self.partial.len());
     }
 
     /// A leaf can, or can no longer, be had from a party.
@@ -90,7 +98,7 @@ impl Sources {
     }
 
     fn levels(&self) -> impl Iterator<Item = &Bits> {
-        self.partial.iter().chain(&self.whole).chain([&self.slow])
+        self.partial.iter().take(self.most).chain(self.whole.iter().take(self.most)).chain([&self.slow])
     }
 
     /// Whether anybody has the whole blob.
@@ -124,8 +132,8 @@ impl Sources {
             fit.min_by_key(|slot| parties[*slot].sent)
         };
         let has_part = |at: usize| row.get(at).copied().unwrap_or(0);
-        let partial = self.partial.iter().filter(|level| !level.is_empty());
-        let whole = self.whole.iter().filter(|level| !level.is_empty());
+        let partial = self.partial.iter().take(self.most).filter(|level| !level.is_empty());
+        let whole = self.whole.iter().take(self.most).filter(|level| !level.is_empty());
         partial
             .map(|level| least_sent(level, &has_part))
             .chain(whole.map(|level| least_sent(level, &|_| u64::MAX)))

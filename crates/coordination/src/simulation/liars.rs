@@ -57,6 +57,7 @@ impl Swarm<'_> {
             landed: std::mem::take(&mut liar.landed),
             failed: std::mem::take(&mut liar.failed),
             slots: 4,
+            blobs: 1,
             upstream: true,
             wanted: (0, count),
             crowd: None,

@@ -117,10 +117,12 @@ impl Swarm<'_> {
     /// Whatever has happened: what is done is told, and news is gathered and told.
     pub(super) fn turn(&mut self, peer: Peer, blob: usize) {
         let now = self.now;
+        let blobs = self.nodes[at(peer)].sessions.iter().flatten().filter(|session| !session.is_done).count();
         let Some(session) = self.session(peer, blob) else { return };
         if session.is_done {
             return;
         }
+        session.member.share(u32::try_from(blobs).unwrap_or(u32::MAX));
         if session.member.is_complete() {
             session.is_done = true;
             self.tell(peer, blob, true);

@@ -34,7 +34,7 @@ use shoal_coordination::{Action, Ask, Failure, Grant, Member, Reply, Source};
 use shoal_store::{Blob, Partial};
 use shoal_swarm::{BlockError, PeerId};
 
-use super::{Session, coordination::Watch, local, locate::Located, run::Env, signs::Signs};
+use super::{Session, coordination::Watch, local, locate::Located, run::Env, sharing::Share, signs::Signs};
 use crate::{
     coordinators,
     face::Error,
@@ -58,8 +58,8 @@ const MAX_BARREN_READS: u32 = 2;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
 
-/// How long a coordinator may take for its first answer where it answered for another blob a moment ago, or where this node has begun
-/// without it; and where something is under way here meanwhile.
+/// How long a coordinator may take for its first answer where it, or others of the swarm, gave something a moment ago, or where this node
+/// has begun without it; and where something is under way here meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_WHEN_BUSY: Duration = Duration::from_secs(2);
 
@@ -137,6 +137,7 @@ pub(super) struct Driver<'a> {
     opened: Option<(u64, Chunks)>,
     barren_reads: u32,
     signs: Signs,
+    share: Share,
     looking: Option<BoxFuture<'static, Vec<(PeerId, u64)>>>,
     /// When a leaf landed last, or the coordinator was told everything because none did.
     pub(super) progress_at: Instant,
@@ -197,6 +198,7 @@ impl<'a> Driver<'a> {
             opened: located.upstream,
             barren_reads: 0,
             signs: Signs::new(Instant::now()),
+            share: env.sharing.begin(),
             looking: None,
             progress_at: Instant::now(),
             upstream_error: None,
@@ -232,6 +234,7 @@ impl<'a> Driver<'a> {
             }
             let wanted = self.session.wanted(self.member.have());
             self.member.want(wanted);
+            self.member.share(self.share.blobs());
             self.tell_when_due();
 
             let ask_due = self.ask_due;
@@ -352,7 +355,7 @@ impl<'a> Driver<'a> {
                 } else if self.was_alone && self.member.is_busy() {
                     // What is under way goes on meanwhile: nothing is lost by waiting.
                     PATIENCE_WHEN_BUSY
-                } else if self.was_alone || env.heard.lately(&peer, Instant::now()) {
+                } else if self.was_alone || env.heard.may_be_late(&peer, Instant::now()) {
                     PATIENCE
                 } else {
                     env.config.limits.budget
@@ -643,6 +646,8 @@ impl<'a> Driver<'a> {
         if source == Source::Upstream {
             self.barren_reads = 0;
             self.said.remove(&leaf);
+        } else {
+            self.env.heard.gave(Instant::now());
         }
         self.env.shown.live.add(hash, &self.partial, leaf);
         self.session.landed(leaf, hash, source != Source::Upstream);

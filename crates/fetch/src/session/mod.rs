@@ -15,6 +15,7 @@ mod locate;
 mod reader;
 mod recover;
 mod run;
+mod sharing;
 mod signs;
 
 use std::{
@@ -33,6 +34,7 @@ use tokio::sync::{Notify, watch};
 pub(crate) use drive::chunks;
 pub(crate) use reader::{Reader, Step as ReaderStep, local};
 pub(crate) use run::{Env, drive};
+pub(crate) use sharing::Sharing;
 
 use crate::{face::Error, trace::Trace};
 

@@ -15,6 +15,7 @@ use super::{
     drive::{Driver, Outcome},
     local,
     locate::{Located, locate},
+    sharing::Sharing,
 };
 use crate::{
     config::Config,
@@ -39,6 +40,7 @@ pub(crate) struct Env {
     pub(crate) upstream: Upstream,
     pub(crate) reputation: Arc<Reputation>,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) sharing: Sharing,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sizes: Arc<Sizes>,
     pub(crate) traces: Arc<Traces>,
