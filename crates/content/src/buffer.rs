@@ -4,6 +4,9 @@
 //! fault of its own, which costs as much as hashing the leaf (measured: a sixth of a node's CPU time in a stampede). So what one leaf has left
 //! goes to the next. The pool is one for the whole program, as an allocator is.
 //!
+//! Such memory begins at a multiple of [`ALIGNMENT`], so that the disk takes a leaf straight from it. Each buffer has some bytes to spare for
+//! that, and begins behind them: no allocator need be asked for more than memory.
+//!
 //! ```
 //! use shoal_content::buffer::Buffer;
 //!
@@ -26,6 +29,13 @@ use crate::LEAF_SIZE;
 /// Bytes of a pooled buffer: a leaf and what a message needs around it.
 const CAPACITY: usize = LEAF_SIZE as usize + (4 << 10);
 
+/// Memory for a leaf begins at a multiple of this many bytes. Direct writes (`O_DIRECT`) need a multiple of the disk's logical block, which is
+/// 512 bytes or 4 KiB.
+pub const ALIGNMENT: usize = 4 << 10;
+
+/// Bytes allocated for a pooled buffer: wherever the allocator begins, an aligned one fits in.
+const ALLOCATED: usize = CAPACITY + ALIGNMENT;
+
 /// Buffers shorter than this come from the allocator, which keeps such.
 const SHORTEST: usize = CAPACITY / 2;
 
@@ -37,6 +47,8 @@ static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 /// Memory to be filled. What is in it at first is zeros or bytes of an earlier use.
 pub struct Buffer {
     memory: Box<[u8]>,
+    /// Where in its memory it begins.
+    start: usize,
     len: usize,
 }
 
@@ -51,13 +63,14 @@ fn pool<R>(work: impl FnOnce(&mut Pool) -> R) -> R {
 }
 
 impl Buffer {
-    /// Memory for `len` bytes.
+    /// Memory for `len` bytes, aligned where it is for a leaf or nearly as much.
     pub fn of(len: usize) -> Self {
-        let memory = match is_pooled(len) {
-            true => pool(Pool::take).unwrap_or_else(|| vec![0; CAPACITY].into()),
-            false => vec![0; len].into(),
-        };
-        Self { memory, len }
+        if !is_pooled(len) {
+            return Self { memory: vec![0; len].into(), start: 0, len };
+        }
+        let memory: Box<[u8]> = pool(Pool::take).unwrap_or_else(|| vec![0; ALLOCATED].into());
+        let start = memory.as_ptr().addr().wrapping_neg() % ALIGNMENT;
+        Self { memory, start, len }
     }
 
     /// The first `filled` bytes of it, which have been written; fewer when it is shorter. Its memory is used again when the last of them is dropped.
@@ -73,7 +86,7 @@ fn is_pooled(len: usize) -> bool {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.memory[..self.len]
+        &self.memory[self.start..self.start + self.len]
     }
 }
 
@@ -87,7 +100,7 @@ impl Deref for Buffer {
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[..self.len]
+        &mut self.memory[self.start..self.start + self.len]
     }
 }
 
@@ -99,7 +112,7 @@ impl fmt::Debug for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.memory.len() == CAPACITY {
+        if self.memory.len() == ALLOCATED {
             let memory = std::mem::take(&mut self.memory);
             // Dropped outside the lock where there is no room for it.
             let _refused = pool(|pool| pool.give(memory));
@@ -178,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_as_long_as_asked_and_freezes_to_what_was_filled() {
-        for len in [0, 1, SHORTEST - 1, SHORTEST, LEAF_SIZE as usize, CAPACITY, CAPACITY + 1, 4 << 20] {
+        for len in [0, 1, SHORTEST - 1, SHORTEST, LEAF_SIZE as usize, CAPACITY, CAPACITY + 1, ALLOCATED, 4 << 20] {
             let mut buffer = Buffer::of(len);
             assert_eq!(buffer.len(), len);
             buffer.fill(9);
@@ -187,6 +200,20 @@ mod tests {
             assert!(bytes.len() == filled && bytes.iter().all(|byte| *byte == 9), "{len}");
         }
         assert_eq!(Buffer::of(5).freeze(7).len(), 5);
+    }
+
+    #[test]
+    fn memory_for_a_leaf_begins_at_an_aligned_address() {
+        // More than the pool has, so that some of them are new.
+        let buffers: Vec<_> = (0..5).map(|_| Buffer::of(LEAF_SIZE as usize)).collect();
+        for buffer in buffers {
+            assert!(buffer.as_ptr().addr().is_multiple_of(ALIGNMENT));
+            let bytes = buffer.freeze(LEAF_SIZE as usize);
+            assert!(bytes.as_ptr().addr().is_multiple_of(ALIGNMENT));
+        }
+        for len in [SHORTEST, CAPACITY] {
+            assert!(Buffer::of(len).as_ptr().addr().is_multiple_of(ALIGNMENT), "{len}");
+        }
     }
 
     #[test]

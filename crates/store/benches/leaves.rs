@@ -9,14 +9,14 @@ mod cpu;
 #[path = "../src/eviction.rs"]
 mod eviction;
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Instant};
 
 use bytes::Bytes;
 use cpu::CpuTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use eviction::{Candidate, Class, Room, plan};
-use shoal_content::{Algorithm, Digest, LEAF_SIZE, LeafHash};
-use shoal_store::{Options, Partial, Store};
+use shoal_content::{Algorithm, Digest, LEAF_SIZE, LeafHash, buffer::Buffer};
+use shoal_store::{Direct, Options, Partial, Store};
 
 /// Leaves of the blob that is written and resumed.
 const LEAVES: u64 = 16;
@@ -24,15 +24,87 @@ const LEAVES: u64 = 16;
 /// Blobs that a node of 64 GiB may well hold.
 const HELD: u32 = 10_000;
 
-fn leaves() -> Vec<(Bytes, LeafHash)> {
-    let leaf = |number: u64| Bytes::from((0..LEAF_SIZE).map(|at| ((at / 7) ^ number) as u8).collect::<Vec<u8>>());
+/// Leaves in memory that begins so many bytes behind an aligned address: none for one from upstream, some for one from a peer's message.
+fn leaves(behind: usize) -> Vec<(Bytes, LeafHash)> {
+    let leaf = |number: u64| {
+        let mut buffer = Buffer::of(behind + LEAF_SIZE as usize);
+        for (at, byte) in (0u64..).zip(&mut buffer[behind..]) {
+            *byte = ((at / 7) ^ number) as u8;
+        }
+        let len = buffer.len();
+        buffer.freeze(len).slice(behind..)
+    };
     (0..LEAVES).map(leaf).map(|leaf| (leaf.clone(), LeafHash::of(&leaf))).collect()
+}
+
+/// The ways of a leaf to the disk, beside each other: until it is written, and until it is durable.
+fn ways(criterion: &mut Criterion<CpuTime>) {
+    let ways = [
+        ("through the page cache", Direct::Never, 0),
+        ("past it, from aligned memory", Direct::Auto, 0),
+        ("past it, from other memory", Direct::Auto, 50),
+    ];
+    let mut group = criterion.benchmark_group("ways");
+    group.sample_size(20);
+    for (name, direct, behind) in ways {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(Options { keep_free: 0, direct, ..Options::new(folder.path()) }).expect("a store");
+        let leaves = leaves(behind);
+        let blob: Vec<u8> = leaves.iter().flat_map(|(leaf, _)| leaf).copied().collect();
+        let (digest, size) = (Digest::of(Algorithm::Sha256, &blob), blob.len() as u64);
+        let begin = || store.partial(&digest, size).expect("nobody else has it");
+        let write = |partial: &Partial, first: usize| {
+            for (index, (leaf, hash)) in (0..).zip(&leaves).skip(first) {
+                partial.write_leaf(index, leaf, *hash).expect("written");
+            }
+        };
+        // All but the first: the whole digest, which nothing can be added to then, does not count.
+        group.throughput(Throughput::Bytes(size - LEAF_SIZE));
+        group.bench_function(format!("write 15 leaves {name}"), |bencher| {
+            bencher.iter_batched(
+                begin,
+                |partial| {
+                    write(&partial, 1);
+                    partial.discard().expect("discarded");
+                },
+                BatchSize::PerIteration,
+            );
+        });
+        group.throughput(Throughput::Bytes(size));
+        group.bench_function(format!("write, hash and commit 16 leaves {name}"), |bencher| {
+            bencher.iter_batched(
+                begin,
+                |partial| {
+                    write(&partial, 0);
+                    let blob = partial.commit().expect("committed");
+                    store.remove(&blob.digest()).expect("removed");
+                },
+                BatchSize::PerIteration,
+            );
+        });
+        report(name, &store, &leaves, &begin());
+    }
+    group.finish();
+}
+
+/// What the clock says, which the measurement does not: how long a writer waits, and how many leaves went past the page cache.
+#[allow(clippy::print_stdout, reason = "a bench says what it measured")]
+fn report(name: &str, store: &Store, leaves: &[(Bytes, LeafHash)], partial: &Partial) {
+    let begun = Instant::now();
+    for (index, (leaf, hash)) in (0..).zip(leaves).skip(1) {
+        partial.write_leaf(index, leaf, *hash).expect("written");
+    }
+    let took = begun.elapsed() / (leaves.len() as u32 - 1);
+    let usage = store.usage();
+    let (direct, cached) = (usage.direct_writes, usage.cached_writes);
+    println!("{name}: a writer waits {took:?} for a leaf; {direct} leaves past the page cache, {cached} through it");
+    partial.discard().expect("discarded");
 }
 
 fn store(criterion: &mut Criterion<CpuTime>) {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(Options { keep_free: 0, ..Options::new(folder.path()) }).expect("a store");
-    let leaves = leaves();
+    let leaves = leaves(0);
     let blob: Vec<u8> = leaves.iter().flat_map(|(leaf, _)| leaf).copied().collect();
     let size = blob.len() as u64;
     let digest = Digest::of(Algorithm::Sha256, &blob);
@@ -140,6 +212,6 @@ fn eviction(criterion: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = cpu::criterion();
-    targets = store, eviction
+    targets = store, ways, eviction
 }
 criterion_main!(benches);

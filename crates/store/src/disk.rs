@@ -4,12 +4,17 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io,
-    os::unix::{ffi::OsStrExt, fs::FileExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
 /// Writing, making durable, and asking for room.
 pub trait Disk: Send + Sync + 'static {
+    /// Opens a file for writes that go past the page cache. Place, length and memory of what is written to it have to be aligned.
+    fn open_direct(&self, path: &Path) -> io::Result<File>;
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes a file's content and length durable.
@@ -27,6 +32,10 @@ pub trait Disk: Send + Sync + 'static {
 pub struct SystemDisk;
 
 impl Disk for SystemDisk {
+    fn open_direct(&self, path: &Path) -> io::Result<File> {
+        File::options().write(true).custom_flags(libc::O_DIRECT).open(path)
+    }
+
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         file.write_all_at(bytes, offset)
     }

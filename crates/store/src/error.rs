@@ -134,11 +134,14 @@ impl Error {
     /// Turns an I/O error into one of ours; a full disk, a quota of the file system and a too large file become `NoSpace`.
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>, needed: u64) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Error::NoSpace { what: format!("trying to {what} {}", path.display()), needed }
-            }
-            _ => Error::Io { what, path, source },
+        move |source| match is_full(&source) {
+            true => Error::NoSpace { what: format!("trying to {what} {}", path.display()), needed },
+            false => Error::Io { what, path, source },
         }
     }
+}
+
+/// Whether the operating system says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }

@@ -34,6 +34,7 @@
 //! | `shared` | what all handles of a store share, and how it is closed |
 //! | `blob`, `block` | reading whole blobs and blocks of them |
 //! | `partial`, `map` | a blob in progress, and the log of its verified leaves |
+//! | `pace` | which way the next leaf is written, past the page cache or through it: pure |
 //! | `publish` | the one way in which a file becomes a blob |
 //! | `recovery` | what is done about files that the index does not list, and the other way round |
 //! | `room`, `eviction` | making room: carrying out, and the pure policy |
@@ -51,6 +52,7 @@ mod index;
 mod layout;
 mod map;
 mod options;
+mod pace;
 mod partial;
 mod publish;
 mod recent;
@@ -66,6 +68,6 @@ pub use block::{Block, MAX_BLOCK_SIZE};
 pub use disk::{Disk, SystemDisk};
 pub use error::{Error, Result};
 pub use index::TagRecord;
-pub use options::{Change, Indexing, OnChange, Options};
+pub use options::{Change, Direct, Indexing, OnChange, Options};
 pub use partial::Partial;
 pub use store::{BlobInfo, Store, Usage};

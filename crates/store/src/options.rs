@@ -37,6 +37,16 @@ pub enum Indexing {
     Memory,
 }
 
+/// Whether leaves are written past the page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direct {
+    /// Where the file system takes direct writes and the disk is quick.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+}
+
 /// How a store is opened. Every bound of the store is here.
 #[derive(Clone)]
 pub struct Options {
@@ -56,6 +66,8 @@ pub struct Options {
     pub max_tags: usize,
     /// A partial that nobody has had open for so long goes first when room is needed. Counts from opening the store, not across restarts.
     pub partial_ttl: Duration,
+    /// Whether leaves are written past the page cache.
+    pub direct: Direct,
     /// Memory that the index may use for caching, in bytes.
     pub index_cache: u64,
     /// Where the index is kept.
@@ -81,6 +93,7 @@ impl Options {
             max_blobs: 50_000,
             max_tags: 10_000,
             partial_ttl: Duration::from_secs(6 * 60 * 60),
+            direct: Direct::Auto,
             // An idle node is to stay below 35 MB resident in all.
             index_cache: 4 << 20,
             indexing: Indexing::Sled,
@@ -101,6 +114,7 @@ impl fmt::Debug for Options {
             .field("max_blobs", &self.max_blobs)
             .field("max_tags", &self.max_tags)
             .field("partial_ttl", &self.partial_ttl)
+            .field("direct", &self.direct)
             .field("index_cache", &self.index_cache)
             .field("indexing", &self.indexing)
             .finish_non_exhaustive()

@@ -19,6 +19,7 @@ use crate::{
     index::Index,
     layout::Layout,
     options::Options,
+    partial::Writing,
     recent::Recent,
     table::{Table, lock},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) healed_at: Mutex<Option<Instant>>,
     /// Leaves that have just landed.
     pub(crate) recent: Recent,
+    /// How leaves are written.
+    pub(crate) writing: Writing,
     /// Keeps other processes out. Last, so that it is given back when all else is closed.
     pub(crate) _lock: File,
 }

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Condvar, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use shoal_content::{Cid, Digest, Outline};
@@ -15,7 +18,7 @@ use crate::{
     index::{Index, MemoryIndex, SledIndex},
     layout::Layout,
     options::{Indexing, Options},
-    partial::Partial,
+    partial::{Partial, Writing},
     recent::Recent,
     shared::{Shared, Verifier},
     table::{Claim, Table},
@@ -72,6 +75,10 @@ pub struct Usage {
     pub refused: u64,
     /// Tags remembered.
     pub tags: u64,
+    /// Leaves written past the page cache.
+    pub direct_writes: u64,
+    /// Leaves written through the page cache; those of small blobs that are stored at once do not count.
+    pub cached_writes: u64,
 }
 
 impl Store {
@@ -91,6 +98,7 @@ impl Store {
             Indexing::Memory => Box::new(MemoryIndex::default()),
         };
         let shared = Arc::new(Shared {
+            writing: Writing::new(options.direct),
             options,
             layout,
             index,
@@ -250,6 +258,8 @@ impl Store {
             quarantined: counts.quarantined,
             refused: counts.refused,
             tags: table.tags as u64,
+            direct_writes: self.shared.writing.direct.load(Ordering::Relaxed),
+            cached_writes: self.shared.writing.cached.load(Ordering::Relaxed),
         }
     }
 

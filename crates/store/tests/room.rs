@@ -177,6 +177,10 @@ fn fail_if(failing: &AtomicBool) -> io::Result<()> {
 }
 
 impl Disk for FailingDisk {
+    fn open_direct(&self, path: &Path) -> io::Result<File> {
+        SystemDisk.open_direct(path)
+    }
+
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         SystemDisk.write_at(file, bytes, offset)
     }

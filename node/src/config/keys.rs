@@ -63,6 +63,7 @@ pub const KEYS: &[Key] = &[
     text("high_watermark", "95%", "PERCENT", "Share of the quota at which eviction starts"),
     text("low_watermark", "85%", "PERCENT", "Share of the quota down to which eviction goes"),
     text("keep_free", "1GiB", "SIZE", "Disk space left to others, whatever the quota says"),
+    text("direct_writes", "auto", "auto|never", "Write past the page cache where the disk is quick, or never"),
     // Kubernetes kills 30 s after it asked; the rest is for withdrawing and closing.
     text("stop_grace", "20s", "TIME", "How long a stop waits for bodies in flight"),
     switch("any_registry", "false", "Serve images of every registry, not only of those listed"),

@@ -52,6 +52,8 @@ pub struct Config {
     pub low_watermark: u8,
     /// Bytes of the file system that are left to others, whatever the quota says.
     pub keep_free: u64,
+    /// Whether blobs are written past the page cache.
+    pub direct_writes: DirectWrites,
     /// How long a stop waits for bodies in flight.
     pub stop_grace: Duration,
     /// The OCI endpoint.
@@ -70,6 +72,15 @@ pub struct Config {
     pub ipfs_listen: Option<SocketAddr>,
     /// Logging.
     pub log: LogConfig,
+}
+
+/// Whether blobs are written past the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectWrites {
+    /// Where the file system takes direct writes and the disk is quick.
+    Auto,
+    /// Never.
+    Never,
 }
 
 /// `[gateway]`
@@ -218,6 +229,9 @@ pub fn parse(
         high_watermark: layers.take("high_watermark", value::percent)?,
         low_watermark: layers.take("low_watermark", value::percent)?,
         keep_free: layers.take("keep_free", value::size)?,
+        direct_writes: layers.take("direct_writes", |value| {
+            value::choice(value, &[("auto", DirectWrites::Auto), ("never", DirectWrites::Never)])
+        })?,
         stop_grace: layers.take("stop_grace", value::duration)?,
         gateway: GatewayConfig {
             listen: layers.take("gateway.listen", value::socket)?,

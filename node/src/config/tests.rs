@@ -101,6 +101,7 @@ fn a_bad_value_is_refused_with_key_value_line_and_what_it_must_be() {
         ("[fetch]\nstall = \"99999999d\"", "must be at most 365d"),
         ("[log]\nlevel = \"[\"", "is no log filter"),
         ("data_dir = \"\"", "is empty"),
+        ("direct_writes = \"always\"", "must be auto or never"),
         ("gateway = 3", ":1: gateway = (integer): must be a table: [gateway]"),
         ("[quota]\nx = 1", ":1: quota = (table): must be a string"),
         ("[registries.\"a/b\"]\n", "is not host[:port]"),

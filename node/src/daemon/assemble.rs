@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry as Metrics;
 use shoal_swarm::{Identity, Multiaddr, Seed};
 
 use super::keys;
-use crate::config::{Admission, Config, Quota, Rights, ServeMode};
+use crate::config::{Admission, Config, DirectWrites, Quota, Rights, ServeMode};
 
 /// Makes the data directory, readable by its owner only: blobs of private images lie in it.
 pub(super) fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
@@ -25,6 +25,10 @@ pub(super) fn store(config: &Config) -> anyhow::Result<shoal_store::Options> {
     options.high_watermark = config.high_watermark;
     options.low_watermark = config.low_watermark;
     options.keep_free = config.keep_free;
+    options.direct = match config.direct_writes {
+        DirectWrites::Auto => shoal_store::Direct::Auto,
+        DirectWrites::Never => shoal_store::Direct::Never,
+    };
     Ok(options)
 }
 

@@ -45,6 +45,8 @@ impl Collector for NodeCollector {
         out.counter("shoal_store_dropped_partials", "Partials dropped to make room", usage.dropped_partials)?;
         out.counter("shoal_store_quarantined", "Files that did not match their digest", usage.quarantined)?;
         out.counter("shoal_store_refused", "Blobs for which no room could be made", usage.refused)?;
+        out.counter("shoal_store_direct_writes", "Leaves written past the page cache", usage.direct_writes)?;
+        out.counter("shoal_store_cached_writes", "Leaves written through the page cache", usage.cached_writes)?;
 
         let counted = node.fetch.counters();
         out.counter_bytes("shoal_fetch_from_upstream", "Blob bytes from registries", counted.from_upstream)?;

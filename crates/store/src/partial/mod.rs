@@ -8,6 +8,7 @@
 
 mod progress;
 mod whole;
+mod writing;
 
 use std::{
     fmt,
@@ -26,6 +27,7 @@ use shoal_content::{
     leaf::{leaf_at, leaf_count, leaf_range},
 };
 
+pub(crate) use self::writing::Writing;
 use self::{
     progress::{Progress, State},
     whole::Whole,
@@ -46,6 +48,8 @@ pub struct Partial {
     /// Given back when the partial is committed, discarded or dropped.
     claim: Mutex<Option<Claimed>>,
     file: Arc<File>,
+    /// The same file for direct writes, where there are such.
+    direct: Option<File>,
     slot: Slot,
     whole: Mutex<Whole>,
     map: Mutex<Map>,
@@ -98,6 +102,7 @@ impl Partial {
             size,
             claim: Mutex::new(Some(claim)),
             file: Arc::new(file),
+            direct: writing::open_direct(shared, &part, size),
             slot,
             whole: Mutex::new(Whole::new(digest.algorithm())),
             map: Mutex::new(log),
@@ -287,8 +292,7 @@ impl Partial {
     fn store_leaf(&self, index: u64, start: u64, bytes: &[u8], hash: LeafHash) -> Result<()> {
         let disk = self.shared.options.disk.as_ref();
         let part = || self.shared.layout.part(&self.digest);
-        disk.write_at(&self.file, bytes, start)
-            .map_err(|error| Error::io("write", part(), bytes.len() as u64)(error))?;
+        self.write_bytes(bytes, start).map_err(|error| Error::io("write", part(), bytes.len() as u64)(error))?;
         let path = self.shared.layout.map(&self.digest);
         lock(&self.map).append(disk, &path, Entry::Written(index, hash))
     }
