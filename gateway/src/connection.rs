@@ -1,6 +1,6 @@
 //! One client's connection from accept to FIN.
 
-use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -22,10 +22,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: Arc<TcpStream>, stop: impl F
     part(&tcp).await;
 }
 
+/// Whether a client is on this machine. A socket for both families gives addresses of the older one in the form of the newer.
+fn is_loopback(client: IpAddr) -> bool {
+    client.to_canonical().is_loopback()
+}
+
 async fn talk(shared: &Arc<Shared>, tcp: &Arc<TcpStream>, stop: impl Future<Output = ()>) {
     let config = &shared.config;
     let (line, scissors) = Line::new(tcp.clone(), config.write_timeout);
-    let is_local = tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+    let is_local = tcp.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
     let service = service_fn(|request: Request<Incoming>| {
         let (shared, scissors) = (shared.clone(), scissors.clone());
         async move {
@@ -77,4 +82,27 @@ fn is_slow_client(error: &hyper::Error) -> bool {
 
 fn as_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_told_from_what_looks_like_it() {
+        for (client, expected) in [
+            ("127.0.0.1", true),
+            ("127.8.9.10", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("::ffff:10.0.0.1", false),
+            ("::127.0.0.1", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_loopback(client.parse().unwrap()), expected, "{client}");
+        }
+    }
 }

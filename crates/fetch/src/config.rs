@@ -18,12 +18,13 @@ pub enum Serve {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Rights {
     /// To whoever may read them upstream: without credentials, or with those that the request brings. Where upstream cannot be asked, what it
-    /// said before holds, and a repository of which it has never said anything is open.
+    /// said before holds; a repository of which it has never said anything is open, and so is what is not known to belong to another one.
     #[default]
     Caller,
-    /// The same, but a repository of which upstream has never said anything is closed while it cannot be asked.
+    /// The same, but while upstream cannot be asked a repository of which it has never said anything is closed, and so is what it has never
+    /// said to belong there.
     Strict,
-    /// To whoever reaches this node: what the node may read, all may.
+    /// To whoever reaches this node: what the node may read and what it holds, all may, under whatever repository they ask for it.
     Node,
 }
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub rights: Rights,
     /// How long a right that upstream has granted is relied on.
     pub right_ttl: Duration,
+    /// How long it is relied on that something belongs to a repository.
+    pub belongs_ttl: Duration,
     /// Slots and time limits of coordination.
     pub limits: Limits,
     /// How long a tag's digest is believed without asking upstream again.
@@ -55,6 +58,8 @@ impl Default for Config {
             rights: Rights::default(),
             // A withdrawn secret opens nothing for longer than this.
             right_ttl: Duration::from_secs(300),
+            // Longer than a pull lasts; what is deleted upstream is given out for no longer than this.
+            belongs_ttl: Duration::from_secs(3600),
             limits: Limits::default(),
             // Long enough for one pull's HEAD and GET, short enough that a moved tag is seen by the next one.
             tag_ttl: Duration::from_secs(5),

@@ -1,6 +1,6 @@
 //! What a manifest says about blobs: sizes and media types, read from its JSON as far as they are there.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use shoal_content::Digest;
 
 /// A blob or manifest that another manifest names.
@@ -16,6 +16,15 @@ pub struct Descriptor {
     /// Platform, in an index.
     #[serde(default)]
     pub platform: Option<Platform>,
+    /// It is to be had elsewhere (`urls`): the registry need not have it.
+    #[serde(default, rename = "urls", deserialize_with = "are_some")]
+    pub elsewhere: bool,
+}
+
+/// Whether a list has anything in it; of what kind makes no difference.
+fn are_some<'de, D: Deserializer<'de>>(list: D) -> Result<bool, D::Error> {
+    Ok(Option::<serde_json::Value>::deserialize(list)?
+        .is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty())))
 }
 
 /// What a manifest of an index runs on.

@@ -11,7 +11,7 @@ use shoal_upstream::{Credential, Item};
 /// Where images are pulled from, seen from the gateway: store, swarm and upstream behind one face.
 #[async_trait]
 pub trait Pulls: Send + Sync + 'static {
-    /// Whether who asks may read `origin`, by the word of upstream; `item` is what is asked for there, `caller` what the request proves itself
+    /// Whether who asks may read `origin`, and `item` is of it where it is a digest, by the word of upstream; `item` is what is asked for there, `caller` what the request proves itself
     /// with. To be asked before anything of it is given out.
     async fn admit(&self, origin: &Origin, item: &Item, caller: Option<&Credential>) -> Result<Admission, Error>;
 

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -16,11 +17,13 @@ use shoal_upstream::{Credential, Item, Upstream};
 use tokio::sync::Semaphore;
 
 use crate::{
+    belonging::{Belonging, Kind},
     config::Config,
     face::{Admission, BlobInfo, Body, Error, Manifest, Passed, Pulls, Resolved},
     flights::Flights,
     heard::Heard,
     manifests,
+    recall::lock,
     reputation::Reputation,
     rights::{Granted, Rights},
     session::{Env, Reader, ReaderStep, Session, Sharing, drive, local},
@@ -34,6 +37,9 @@ use crate::{
 
 /// Pieces of a stored blob read ahead of a reader.
 const READ_AHEAD: usize = 2;
+
+/// Things of which it is known to which repository they belong: a thousand images of sixteen layers.
+const BELONGING: usize = 16 * 1024;
 
 /// All that this node can get, and how it gets it. Cheap to clone.
 #[derive(Clone)]
@@ -49,6 +55,7 @@ struct Inner {
     tags: Arc<Tags>,
     resolving: Flights<(Origin, Tag), Result<Resolved, Error>>,
     manifests: Flights<(Origin, Digest), Result<Manifest, Error>>,
+    belonging: Arc<Mutex<Belonging>>,
     rights: Rights,
 }
 
@@ -72,13 +79,15 @@ impl Fetch {
             sizes: Arc::new(Sizes::new()),
             traces: Arc::default(),
         };
+        let belonging = Arc::new(Mutex::new(Belonging::new(BELONGING, env.config.belongs_ttl)));
         let inner = Inner {
             sessions: Mutex::default(),
             places,
             tags: Arc::new(Tags::new()),
             resolving: Flights::new(),
             manifests: Flights::new(),
-            rights: Rights::new(),
+            rights: Rights::new(belonging.clone()),
+            belonging,
         };
         Self { env: Arc::new(env), inner: Arc::new(inner) }
     }
@@ -195,17 +204,26 @@ impl Pulls for Fetch {
     async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Resolved, Error> {
         self.served(origin)?;
         let env = &self.env;
-        if let Some(resolved) = self.inner.tags.fresh(&tags::name_of(origin, tag), env.config.tag_ttl) {
-            return Ok(resolved);
+        let known = self.inner.tags.fresh(&tags::name_of(origin, tag), env.config.tag_ttl);
+        let resolved = match known {
+            Some(resolved) => resolved,
+            None => {
+                let (env, tags, origin, tag) = (env.clone(), self.inner.tags.clone(), origin.clone(), tag.clone());
+                let begin = || tags::resolve(env, tags, origin.clone(), tag.clone()).boxed();
+                self.inner.resolving.join((origin.clone(), tag.clone()), begin).await?
+            }
+        };
+        if !resolved.stale {
+            let origin = Arc::new(origin.clone());
+            lock(&self.inner.belonging).answered(&origin, Kind::Manifest, &resolved.digest, Some(Instant::now()));
         }
-        let (origin, tag) = (origin.clone(), tag.clone());
-        let begin = || tags::resolve(env.clone(), self.inner.tags.clone(), origin.clone(), tag.clone()).boxed();
-        self.inner.resolving.join((origin.clone(), tag.clone()), begin).await
+        Ok(resolved)
     }
 
     async fn manifest(&self, origin: &Origin, digest: &Digest) -> Result<Manifest, Error> {
         self.served(origin)?;
-        let begin = || manifests::get(self.env.clone(), origin.clone(), *digest).boxed();
+        let (env, belonging) = (self.env.clone(), self.inner.belonging.clone());
+        let begin = || manifests::get(env, belonging, origin.clone(), *digest).boxed();
         self.inner.manifests.join((origin.clone(), *digest), begin).await
     }
 

@@ -14,6 +14,7 @@
 //! Every byte that a reader gets was checked before: leaves from peers against their CIDs, and the whole against its digest before the
 //! leaf that completes it is given out. Peers that lied are avoided (`reputation`).
 
+mod belonging;
 mod bounded;
 mod config;
 mod coordinators;
@@ -26,6 +27,7 @@ mod heard;
 mod live;
 mod manifests;
 mod reading;
+mod recall;
 mod reputation;
 mod rights;
 mod search;

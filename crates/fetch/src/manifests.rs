@@ -1,15 +1,21 @@
 //! Manifests: small, asked for first, and the swarm's word on them needs no trust, since their digest is their CID.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use shoal_content::{Digest, LEAF_SIZE, LeafHash, Origin, Reference};
+use shoal_store::Store;
 use shoal_swarm::PeerId;
 
 use crate::{
+    belonging::Belonging,
     descriptors::Parsed,
     face::{Error, Manifest},
+    recall::{self, lock},
     session::Env,
     trace::add,
     upstream_error,
@@ -22,9 +28,16 @@ pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 const MAX_ASKED: usize = 3;
 
 /// A manifest: from the store, else from the swarm within its budget, else from upstream, else from the swarm however long it takes.
-pub(crate) async fn get(env: Arc<Env>, origin: Origin, digest: Digest) -> Result<Manifest, Error> {
+///
+/// Whether it is of that repository at all is to be asked before ([`crate::rights`]).
+pub(crate) async fn get(
+    env: Arc<Env>,
+    belonging: Arc<Mutex<Belonging>>,
+    origin: Origin,
+    digest: Digest,
+) -> Result<Manifest, Error> {
     if let Some(manifest) = stored(&env, digest).await? {
-        learn(&env, &origin, &manifest);
+        learn(&env, &belonging, origin, &manifest);
         return Ok(manifest);
     }
     let manifest = match from_peers(&env, &digest, env.config.limits.budget).await {
@@ -32,6 +45,7 @@ pub(crate) async fn get(env: Arc<Env>, origin: Origin, digest: Digest) -> Result
         None => match env.upstream.manifest(&origin, &Reference::Digest(digest)).await {
             Ok(manifest) => {
                 add(&env.counters.manifests_from_upstream, manifest.bytes.len() as u64);
+                recall::answered(&env.store, &belonging, &origin, &digest).await;
                 keep(&env, digest, Some(manifest.media_type), manifest.bytes).await?
             }
             Err(error) => match from_peers(&env, &digest, env.config.manifest_timeout).await {
@@ -40,25 +54,29 @@ pub(crate) async fn get(env: Arc<Env>, origin: Origin, digest: Digest) -> Result
             },
         },
     };
-    learn(&env, &origin, &manifest);
+    learn(&env, &belonging, origin, &manifest);
     Ok(manifest)
 }
 
-fn learn(env: &Env, origin: &Origin, manifest: &Manifest) {
+/// Takes note of what a manifest says: how large blobs are, and what belongs to its repository.
+fn learn(env: &Env, belonging: &Mutex<Belonging>, origin: Origin, manifest: &Manifest) {
     if let Some(parsed) = Parsed::from_json(&manifest.bytes) {
-        env.sizes.learn(origin, &parsed);
+        env.sizes.learn(&origin, &parsed);
+        lock(belonging).names(&Arc::new(origin), &manifest.digest, &parsed);
     }
+}
+
+/// The bytes of a manifest that is held; `None` where it is not, or is too large for one. Blocks.
+pub(crate) fn read(store: &Store, digest: &Digest) -> Result<Option<Bytes>, shoal_store::Error> {
+    let Some(blob) = store.get(digest)?.filter(|blob| blob.size() <= MAX_MANIFEST) else { return Ok(None) };
+    blob.read_at(0, usize::try_from(blob.size()).unwrap_or(usize::MAX)).map(Some)
 }
 
 /// A manifest that is in the store.
 async fn stored(env: &Arc<Env>, digest: Digest) -> Result<Option<Manifest>, Error> {
     let store = env.store.clone();
     let read = tokio::task::spawn_blocking(move || -> Result<_, shoal_store::Error> {
-        let Some(blob) = store.get(&digest)? else { return Ok(None) };
-        if blob.size() > MAX_MANIFEST {
-            return Ok(None);
-        }
-        let bytes = blob.read_at(0, usize::try_from(blob.size()).unwrap_or(usize::MAX))?;
+        let Some(bytes) = read(&store, &digest)? else { return Ok(None) };
         Ok(Some((bytes, store.media_type(&digest)?)))
     });
     match read.await {

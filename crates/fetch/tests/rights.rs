@@ -49,10 +49,12 @@ async fn what_is_open_is_asked_for_once_and_its_tag_is_known_by_the_way() {
     let node = node(&registry, Rights::Caller).await;
     for _ in 0..3 {
         assert_eq!(name(&node.fetch.admit(&origin, &item, None).await), "open");
+        let resolved = node.fetch.resolve(&origin, &"v1".parse().unwrap()).await.unwrap();
+        node.fetch.manifest(&origin, &resolved.digest).await.unwrap();
         assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "open");
-        node.fetch.resolve(&origin, &"v1".parse().unwrap()).await.unwrap();
     }
-    assert_eq!(registry.requests().len(), 1, "{:?}", registry.requests());
+    // The HEAD of the tag, and the manifest, which names the blob.
+    assert_eq!(registry.requests().len(), 2, "{:?}", registry.requests());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,6 +69,8 @@ async fn what_is_not_open_is_given_to_who_may_read_it_and_in_his_name() {
         // The node has no credentials of its own.
         assert!(matches!(node.fetch.blob(&origin, &digest, None).await, Err(Error::Denied { .. })));
         let Ok(Admission::Proven(pulls)) = admit(Some(&pod())).await else { panic!("it may be read with these") };
+        let resolved = pulls.resolve(&origin, &"v1".parse().unwrap()).await.unwrap();
+        pulls.manifest(&origin, &resolved.digest).await.unwrap();
         let (bytes, end) = drain(pulls.blob(&origin, &digest, None).await.unwrap()).await;
         assert!(end.is_ok() && bytes.len() == 2 * MIB + 3);
         // It is on this node now, and still not for everybody; nor is upstream asked about each request.
@@ -86,7 +90,9 @@ async fn when_upstream_says_nothing_what_it_said_before_holds() {
     let config = Config { right_ttl: std::time::Duration::ZERO, ..Config::default() };
     let node = Bed::new().node_with(&registry, config, |_| {}).await;
     assert_eq!(name(&node.fetch.admit(&origin, &item, None).await), "unproven");
-    assert_eq!(name(&node.fetch.admit(&origin, &item, Some(&pod())).await), "proven");
+    let Ok(Admission::Proven(pulls)) = node.fetch.admit(&origin, &item, Some(&pod())).await else { panic!("it may") };
+    let resolved = pulls.resolve(&origin, &"v1".parse().unwrap()).await.unwrap();
+    pulls.manifest(&origin, &resolved.digest).await.unwrap();
     registry.fault(Fault::always(On::Any, Does::Status(503)));
     assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), Some(&pod())).await), "proven");
     assert_eq!(name(&node.fetch.admit(&origin, &Item::Blob(digest), None).await), "unproven");

@@ -23,6 +23,13 @@ impl Store {
         self.shared.index.tag(key)
     }
 
+    /// Every tag, by ascending key.
+    pub fn tags(&self) -> Result<Vec<(String, TagRecord)>> {
+        let mut tags = Vec::new();
+        self.shared.index.tags(&mut |key, tag| tags.push((key.to_owned(), tag)))?;
+        Ok(tags)
+    }
+
     /// Sets a tag. When there are more than `Options::max_tags`, those resolved longest ago are dropped.
     pub fn set_tag(&self, key: &str, tag: &TagRecord) -> Result<()> {
         check_len("a tag's key", key, MAX_TAG_KEY)?;
@@ -51,8 +58,7 @@ impl Store {
     }
 
     fn drop_oldest_tags(&self, excess: usize) -> Result<()> {
-        let mut tags = Vec::new();
-        self.shared.index.tags(&mut |key, tag| tags.push((tag.resolved_at, key.to_owned())))?;
+        let mut tags: Vec<_> = self.tags()?.into_iter().map(|(key, tag)| (tag.resolved_at, key)).collect();
         tags.sort();
         let dropped = excess.max(self.shared.options.max_tags / DROPPED_TAGS);
         for (_, key) in tags.iter().take(dropped) {

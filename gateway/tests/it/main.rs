@@ -1,5 +1,6 @@
 //! The gateway over real sockets, with content from memory and faults on order.
 
+mod belonging;
 mod blobs;
 mod cut;
 mod fake;

@@ -1,10 +1,13 @@
 //! Repositories that are not open to all.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
 use crate::{
     fake::{Fake, Serve, content},
-    wire::{error_code, fetch, get, serve},
+    wire::{error_code, fetch, get, serve, serve_at},
 };
 use shoal_fetch::Admission;
 use shoal_gateway::Config;
@@ -87,4 +90,48 @@ async fn what_is_no_credential_is_none() {
         assert_eq!(head.status, 401, "{header}");
     }
     assert!(fake.calls().iter().all(|call| call.starts_with("admit nobody to ")), "{:?}", fake.calls());
+}
+
+/// An address of this machine that is not loopback. Nothing is sent to find it.
+fn address_in_the_network() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Of a network that is for documentation (RFC 5737): only the route to it is looked up.
+    socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+#[tokio::test]
+async fn who_does_not_come_over_loopback_is_never_asked_for_credentials_and_those_he_sends_are_not_looked_at() {
+    // A machine without a network cannot be reached over one.
+    let Some(address) = address_in_the_network() else { return };
+    let fake = Fake::new();
+    let digest = fake.blob(content(10), Serve::Well);
+    *fake.admission.lock().unwrap() = Some(Admission::Unproven);
+    let mut served = serve_at(Ipv4Addr::UNSPECIFIED.into(), fake.clone(), Config::default()).await;
+    let port = served.address.port();
+    for (path, status) in [
+        (format!("/v2/app/blobs/{digest}?ns=a.b"), 404),
+        ("/v2/app/manifests/latest?ns=a.b".to_owned(), 404),
+        (format!("/v2/a.b/app/blobs/{digest}"), 403),
+        ("/v2/a.b/app/manifests/latest".to_owned(), 403),
+    ] {
+        served.address = SocketAddr::new(address, port);
+        for headers in [&[][..], &[BASIC]] {
+            for method in ["GET", "HEAD"] {
+                let (head, _) = fetch(&served, method, &path, headers).await;
+                assert_eq!((head.status, head.get("www-authenticate")), (status, None), "{method} {path}");
+            }
+        }
+        // The same port over loopback.
+        served.address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        let (head, _) = get(&served, &path, &[]).await;
+        assert_eq!((head.status, head.get("www-authenticate")), (401, Some("Basic realm=\"a.b\"")), "{path}");
+    }
+    assert!(fake.calls().iter().all(|call| call.starts_with("admit nobody to ")), "{:?}", fake.calls());
+    // What is open is open to him too.
+    *fake.admission.lock().unwrap() = None;
+    served.address = SocketAddr::new(address, port);
+    let (head, body) = get(&served, &format!("/v2/app/blobs/{digest}?ns=a.b"), &[]).await;
+    assert_eq!((head.status, body.len()), (200, 10));
 }

@@ -1,6 +1,11 @@
 //! A gateway on a loopback socket, and a client that sees every byte and how the connection ends.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use shoal_fetch::Pulls;
 use shoal_gateway::{Config, Gateway};
@@ -23,7 +28,12 @@ pub(crate) struct Served {
 }
 
 pub(crate) async fn serve(pulls: Arc<dyn Pulls>, config: Config) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_at(Ipv4Addr::LOCALHOST.into(), pulls, config).await
+}
+
+/// On a free port of this address.
+pub(crate) async fn serve_at(address: IpAddr, pulls: Arc<dyn Pulls>, config: Config) -> Served {
+    let listener = TcpListener::bind((address, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let gateway = Gateway::new(pulls, config);
     let (stop, stopped) = oneshot::channel();
