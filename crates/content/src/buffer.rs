@@ -65,11 +65,16 @@ fn pool<R>(work: impl FnOnce(&mut Pool) -> R) -> R {
 impl Buffer {
     /// Memory for `len` bytes, aligned where it is for a leaf or nearly as much.
     pub fn of(len: usize) -> Self {
+        Self::behind(0, len)
+    }
+
+    /// Memory for `len` bytes of which a leaf begins at byte `head`: there it is aligned.
+    pub fn behind(head: usize, len: usize) -> Self {
         if !is_pooled(len) {
             return Self { memory: vec![0; len].into(), start: 0, len };
         }
         let memory: Box<[u8]> = pool(Pool::take).unwrap_or_else(|| vec![0; ALLOCATED].into());
-        let start = memory.as_ptr().addr().wrapping_neg() % ALIGNMENT;
+        let start = memory.as_ptr().addr().wrapping_add(head).wrapping_neg() % ALIGNMENT;
         Self { memory, start, len }
     }
 
@@ -210,6 +215,10 @@ mod tests {
             assert!(buffer.as_ptr().addr().is_multiple_of(ALIGNMENT));
             let bytes = buffer.freeze(LEAF_SIZE as usize);
             assert!(bytes.as_ptr().addr().is_multiple_of(ALIGNMENT));
+        }
+        for head in [1, 59, ALIGNMENT] {
+            let buffer = Buffer::behind(head, CAPACITY);
+            assert!(buffer[head..].as_ptr().addr().is_multiple_of(ALIGNMENT), "{head}");
         }
         for len in [SHORTEST, CAPACITY] {
             assert!(Buffer::of(len).as_ptr().addr().is_multiple_of(ALIGNMENT), "{len}");

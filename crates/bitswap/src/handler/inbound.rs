@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Config, Error,
-    wire::{Message, varint},
+    wire::{Message, block_at, varint},
 };
 
 /// What a stream gave.
@@ -39,11 +39,35 @@ pub(super) struct Inbound {
     moved: Instant,
 }
 
+/// A message as long as this is mostly a block, which goes to the disk straight from its memory where that is aligned.
+const BULK: usize = 512 << 10;
+
+/// Bytes of a message from which it is seen where its block begins.
+const HEAD: usize = 64;
+
 enum State {
-    Length { bytes: [u8; varint::MAX_LEN], filled: usize },
-    Waiting { len: usize },
-    Body { buffer: Buffer, filled: usize, permit: Permit },
-    Skipping { left: usize },
+    Length {
+        bytes: [u8; varint::MAX_LEN],
+        filled: usize,
+    },
+    Waiting {
+        len: usize,
+    },
+    /// Where its block begins is not known yet.
+    Head {
+        bytes: [u8; HEAD],
+        filled: usize,
+        len: usize,
+        permit: Permit,
+    },
+    Body {
+        buffer: Buffer,
+        filled: usize,
+        permit: Permit,
+    },
+    Skipping {
+        left: usize,
+    },
 }
 
 impl State {
@@ -108,7 +132,29 @@ impl Inbound {
                     let Some(permit) = budget.take(len, cx) else { return Poll::Pending };
                     self.since = now;
                     self.moved = now;
-                    self.state = State::Body { buffer: Buffer::of(len), filled: 0, permit };
+                    self.state = if len < BULK {
+                        State::Body { buffer: Buffer::of(len), filled: 0, permit }
+                    } else {
+                        State::Head { bytes: [0; HEAD], filled: 0, len, permit }
+                    };
+                }
+                State::Head { filled: HEAD, .. } => {
+                    let State::Head { bytes, filled, len, permit } = std::mem::replace(&mut self.state, State::START)
+                    else {
+                        continue;
+                    };
+                    let mut buffer = Buffer::behind(block_at(&bytes), len);
+                    buffer[..filled].copy_from_slice(&bytes);
+                    self.state = State::Body { buffer, filled, permit };
+                }
+                State::Head { bytes, filled, .. } => {
+                    let count = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut bytes[*filled..]))?;
+                    if count == 0 {
+                        return Poll::Ready(Err(Error::Io(ErrorKind::UnexpectedEof.into())));
+                    }
+                    *filled += count;
+                    self.moved = now;
+                    gate.note_received(count);
                 }
                 State::Body { filled, buffer, .. } if *filled == buffer.len() => {
                     let State::Body { buffer, filled, permit } = std::mem::replace(&mut self.state, State::START)

@@ -42,6 +42,31 @@ impl Message {
     }
 }
 
+/// Where in a frame that begins with `head` the bytes of its first block begin; 0 when that cannot be seen.
+pub(crate) fn block_at(head: &[u8]) -> usize {
+    let mut rest = Fields(head);
+    let is_within = |rest: &mut Fields<'_>| -> Option<bool> {
+        let tag = rest.varint().ok()?;
+        let len = rest.varint().ok()?;
+        match tag {
+            // `payload` is gone into: its `data` is what is looked for. A `block` is one itself.
+            0x1a => Some(false),
+            0x12 => Some(true),
+            // What else has a length: `wantlist`, `blockPresences`, a payload's `prefix`.
+            _ if tag & 7 == 2 => rest.take(len).ok().map(|_| false),
+            _ if tag & 7 == 0 => Some(false),
+            _ => None,
+        }
+    };
+    loop {
+        match is_within(&mut rest) {
+            Some(true) => return head.len() - rest.0.len(),
+            Some(false) => {}
+            None => return 0,
+        }
+    }
+}
+
 fn decode_wantlist(bytes: &[u8], message: &mut Message) -> Result<(), Error> {
     let mut fields = Fields(bytes);
     while let Some((number, value)) = fields.next()? {

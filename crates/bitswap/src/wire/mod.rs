@@ -6,6 +6,7 @@ mod encode;
 mod message;
 pub(crate) mod varint;
 
+pub(crate) use decode::block_at;
 pub use encode::Frame;
 pub use message::{Block, Entry, Message, Prefix, Presence, Version, WantType};
 

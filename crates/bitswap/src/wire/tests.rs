@@ -148,6 +148,25 @@ fn a_block_is_a_slice_of_its_frame_and_the_frame_a_slice_of_the_block() {
 }
 
 #[test]
+fn where_a_block_begins_is_seen_from_the_first_bytes_of_its_frame() {
+    let content = Bytes::from(vec![5; 3000]);
+    let of = |prefix| Message { blocks: vec![Block { prefix, data: content.clone() }], ..Message::default() };
+    let prefix = Prefix { version: 1, codec: 0x55, hash_code: 0x12, hash_len: 32 };
+    for version in [Version::V1_2, Version::V1_0] {
+        let bytes = body(&of(Some(prefix)).encode(version));
+        let at = super::block_at(&bytes[..64]);
+        assert_eq!(bytes[at..at + 3000], content[..], "{version:?}");
+        assert!(bytes[..at].iter().all(|byte| *byte != 5), "{version:?}");
+    }
+    // After a wantlist, presences or a number; and where it cannot be seen.
+    let wants = [0x0a, 2, 0x10, 1, 0x28, 9, 0x1a, 200, 1, 0x0a, 1, 7, 0x12, 190, 1, 1, 1];
+    assert_eq!(super::block_at(&wants), wants.len() - 2);
+    for short in [&wants[..5], &[0x0a, 200, 1], &[], &[0xff; 20], &[0x0d, 0, 0, 0, 0, 0x12, 1]] {
+        assert_eq!(super::block_at(short), 0, "{short:?}");
+    }
+}
+
+#[test]
 fn lengths_beyond_the_frame_are_refused_without_allocating() {
     for len in [5, 1 << 31, 1 << 63, u64::MAX] {
         let mut bytes = bytes::BytesMut::from(&[0x0a][..]);
