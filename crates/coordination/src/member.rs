@@ -363,7 +363,7 @@ impl<P: Copy + Ord> Member<P> {
 
     /// What has passed by the node's clock, which may jump.
     fn look(&mut self, now: Duration) -> Duration {
-        self.clock.get_or_insert_with(|| Clock::new(now, self.limits.stall)).look(now)
+        self.clock.get_or_insert_with(|| Clock::new(now, self.limits.leap())).look(now)
     }
 
     fn free_slots(&self) -> u32 {

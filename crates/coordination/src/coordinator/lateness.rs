@@ -20,6 +20,9 @@ const FEW: usize = 32;
 /// Leaves without a hash that are looked at at once.
 const MAX_ORPHANS: usize = 256;
 
+/// A leaf from upstream is late no earlier than after so many times what it takes where all that read have an equal share of its link.
+const SHARED: u32 = 3;
+
 /// A lapse doubles the time for which a member is lent nothing, so many times.
 const MAX_LAPSES: u32 = 4;
 
@@ -43,7 +46,10 @@ impl<P: Copy + Ord> Coordinator<P> {
     pub(super) fn take_back_late(&mut self) {
         let now = self.clock.passed();
         let late_peer = self.usual_peer.late(&self.limits) * 2;
-        let late_upstream = self.usual_upstream.late(&self.limits);
+        // When many begin to read at once, what a leaf took a moment ago tells little of what it takes now.
+        let readers = u32::try_from(self.reading).unwrap_or(u32::MAX);
+        let shared = self.usual_share.0.map_or(Duration::ZERO, |share| share * readers.saturating_mul(SHARED));
+        let late_upstream = self.usual_upstream.late(&self.limits).max(shared);
         let late: Vec<(Slot, usize, Slot, Duration)> = self
             .parties
             .members()

@@ -67,7 +67,8 @@ impl<P: Copy + Ord> Coordinator<P> {
             let Some(member) = &party.member else { return false };
             let will_read = member.upstream && member.upstream_avoided_until <= now;
             let is_free = !at_once || member.reading.is_none();
-            let wants_it = member.wanted.contains(&leaf) && !party.have.contains(leaf);
+            // Who has said what it is reads it no more, and is not waited for.
+            let wants_it = member.wanted.contains(&leaf) && !party.have.contains(leaf) && !self.has_said(other, leaf);
             other != slot && will_read && is_free && wants_it && !member.is_slow(self.usual_taking, now)
         })
     }
@@ -135,6 +136,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         });
         let Some(member) = self.parties.member_mut(slot) else { return true };
         let at_once = member.under_way();
+        let readers = u32::try_from(self.reading).unwrap_or(u32::MAX).max(1);
         let Some((range, since)) = &mut member.reading else { return true };
         let took = now - *since;
         *since = now;
@@ -152,6 +154,7 @@ impl<P: Copy + Ord> Coordinator<P> {
                 member.taking.learn(took, at_once);
             }
             self.usual_upstream.learn(took);
+            self.usual_share.learn(took / readers);
             self.judge_if_few();
         }
         true

@@ -68,6 +68,8 @@ pub struct Coordinator<P> {
     searches_left: u32,
     /// Usual time of a leaf from upstream and from a peer.
     usual_upstream: Usual,
+    /// The time of a leaf from upstream ÷ those that read at once.
+    usual_share: Usual,
     usual_peer: Usual,
     /// What a leaf usually takes to a member.
     usual_taking: Option<Duration>,
@@ -89,7 +91,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
         let count = usize::try_from(leaf_count(size)).ok()?;
         Some(Self {
-            clock: Clock::new(now, limits.stall),
+            clock: Clock::new(now, limits.leap()),
             sources: Sources::new(count, limits.uploads),
             limits,
             size,
@@ -103,6 +105,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             stuck: false,
             searches_left: SEARCHES_AGAIN,
             usual_upstream: Usual::default(),
+            usual_share: Usual::default(),
             usual_peer: Usual::default(),
             usual_taking: None,
             freed: Vec::new(),
