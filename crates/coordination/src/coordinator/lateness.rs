@@ -23,7 +23,8 @@ const MAX_ORPHANS: usize = 256;
 /// A leaf from upstream is late no earlier than after so many times what it takes where all that read have an equal share of its link.
 const SHARED: u32 = 3;
 
-/// A lapse doubles the time for which a member is lent nothing, so many times.
+/// A lapse doubles the time for which a member is lent nothing, and the time after which the next who reads that leaf is late, so many
+/// times.
 const MAX_LAPSES: u32 = 4;
 
 /// The usual time of something: a moving average.
@@ -68,16 +69,19 @@ impl<P: Copy + Ord> Coordinator<P> {
             .members()
             .filter_map(|(slot, member)| {
                 let (range, since) = member.reading.as_ref()?;
-                (now - *since > late_upstream).then_some((slot, range.start, *since))
+                // It may be the time that is wrong, not the reader: who lies about leaves that it was lent makes others seem late.
+                let lapses = self.leaves.at(range.start).lapses.min(MAX_LAPSES);
+                (now - *since > late_upstream * (1 << lapses)).then_some((slot, range.start, *since))
             })
             .collect();
         for (slot, first, since) in late {
             // Where nobody else could read it sooner, and nobody has it, it stays.
             let is_had = self.sources.of(first).any(|source| source != slot);
-            if !is_had && !self.has_quicker_reader(slot, first, true) {
+            if !is_had && !self.has_better_reader(slot, first, true) {
                 continue;
             }
             self.stop_reading(slot);
+            self.leaves.change(first, |at| at.lapses = at.lapses.saturating_add(1));
             let lapses = self.lapsed(slot);
             let wait = self.limits.stall * (1 << lapses.min(MAX_LAPSES));
             if let Some(member) = self.parties.member_mut(slot) {
