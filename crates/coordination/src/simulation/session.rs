@@ -16,11 +16,11 @@ use crate::{Failure, Member, Reply, Source};
 const TICK: Duration = Duration::from_millis(20);
 const GATHER: Duration = Duration::from_millis(2);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 const RESTATE: Duration = Duration::from_secs(3);
 /// How late an answer may be before the coordinator is asked once more; it has [`PATIENCE`] then.
-const LATE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(500);
 /// Coordinators in a row that may be silent before this node goes on by itself.
 const MAX_SILENT: usize = 3;
 /// Terms from here on are those of probes, and tell who was probed.
@@ -165,7 +165,7 @@ impl Swarm<'_> {
         let (to, term, sequence) = (session.coordinator, session.term, ask.sequence);
         let limit = match (to == peer, session.has_answered, session.was_alone || session.asked_again) {
             (true, ..) => None,
-            (false, true, _) => Some(hold + LATE),
+            (false, true, _) => Some(hold + GRACE),
             (false, false, true) => Some(PATIENCE),
             (false, false, false) => Some(budget),
         };
