@@ -40,7 +40,8 @@ pub(super) struct Session {
     asked_again: bool,
     /// Coordinators in a row that did not answer.
     silent: usize,
-    itself_since: Option<Moment>,
+    /// Since when this coordinator is asked, or when a nearer one was asked last.
+    asked_since: Moment,
     ask_again: Duration,
     ask_due: Option<Moment>,
     /// Requests of this term without an answer.
@@ -69,7 +70,7 @@ impl Swarm<'_> {
             was_alone: false,
             asked_again: false,
             silent: 0,
-            itself_since: None,
+            asked_since: self.now,
             ask_again: ASK_AGAIN,
             ask_due: None,
             open: Vec::new(),
@@ -87,10 +88,6 @@ impl Swarm<'_> {
             }
             Some(nearest) => {
                 self.ask_from_now_on(peer, blob, nearest);
-                if let Some(session) = self.session(peer, blob) {
-                    // Where it is the right one itself, there is nobody to go back to.
-                    session.itself_since = None;
-                }
             }
             None => self.ask_from_now_on(peer, blob, peer),
         }
@@ -118,7 +115,7 @@ impl Swarm<'_> {
         session.coordinator = coordinator;
         session.term += 1;
         session.has_answered = false;
-        session.itself_since = Some(now);
+        session.asked_since = now;
         session.open.clear();
         session.member.new_coordinator();
         session.ask_due = None;
@@ -319,8 +316,8 @@ impl Swarm<'_> {
         let nearest = self.nearest(blob, 0).unwrap_or(peer);
         let Some(session) = self.session(peer, blob) else { return };
         let is_away = session.coordinator != nearest;
-        if is_away && session.itself_since.is_some_and(|since| now - since >= nanos(session.ask_again)) {
-            session.itself_since = Some(now);
+        if is_away && now - session.asked_since >= nanos(session.ask_again) {
+            session.asked_since = now;
             session.ask_again = (session.ask_again * 2).min(ASK_AGAIN_AT_LAST);
             if session.member.is_in_company() {
                 self.probe(peer, blob);
