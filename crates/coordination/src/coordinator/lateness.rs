@@ -71,7 +71,8 @@ impl<P: Copy + Ord> Coordinator<P> {
                 let (range, since) = member.reading.as_ref()?;
                 // It may be the time that is wrong, not the reader: who lies about leaves that it was lent makes others seem late.
                 let lapses = self.leaves.at(range.start).lapses.min(MAX_LAPSES);
-                (now - *since > late_upstream * (1 << lapses)).then_some((slot, range.start, *since))
+                let late = (late_upstream * (1 << lapses)).min(late_upstream.max(self.limits.first));
+                (now - *since > late).then_some((slot, range.start, *since))
             })
             .collect();
         for (slot, first, since) in late {
@@ -99,7 +100,9 @@ impl<P: Copy + Ord> Coordinator<P> {
     fn lapsed(&mut self, slot: Slot) -> u32 {
         let Some(member) = self.parties.member_mut(slot) else { return 0 };
         member.lapses = member.lapses.saturating_add(1);
-        member.lapses
+        let lapses = member.lapses;
+        self.queue(slot);
+        lapses
     }
 
     /// Who does not tell the hashes of what it says it has, has not got it.

@@ -357,7 +357,9 @@ impl<P: Copy + Ord> Coordinator<P> {
         self.waiting.remove(&(member.place, slot));
         // First of all those who will have passed it on soonest.
         let slowness = u64::from(member.is_slow(self.usual_taking, self.clock.passed())) << 48;
-        let place = slowness + party.have.len() + member.grants.len() as u64;
+        // And last who let something run out without a word, until something lands there.
+        let lapses = u64::from(member.lapses.min(255)) << 40;
+        let place = slowness + lapses + party.have.len() + member.grants.len() as u64;
         if member.open.is_some() {
             self.waiting.insert((place, slot));
         }
