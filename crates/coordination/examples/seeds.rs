@@ -15,6 +15,9 @@ use std::{
 
 use shoal_coordination::simulation::{Kind, check, plan, run};
 
+/// Seeds of a kind that are named.
+const MOST_NAMED: usize = 20;
+
 #[derive(Default)]
 struct Row {
     worlds: u64,
@@ -88,7 +91,7 @@ fn main() -> ExitCode {
         is_wrong |= !row.wrong.is_empty();
     }
     for (kind, row) in &rows {
-        for (seed, wrong) in row.wrong.iter().take(5) {
+        for (seed, wrong) in row.wrong.iter().take(MOST_NAMED) {
             text += &format!("seed {seed} ({kind}): {wrong}\n");
         }
     }

@@ -33,6 +33,13 @@ pub struct Limits {
     pub members: usize,
 }
 
+impl Limits {
+    /// What a leap of the clock counts as. Clocks are looked at far more often; and what is fresh does not stall for a leap.
+    pub(crate) fn leap(&self) -> Duration {
+        self.stall / 4
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -138,6 +138,28 @@ impl<P: Copy + Ord> Member<P> {
         self.hopeless
     }
 
+    /// Whether a coordinator has ever said that others want the blob too: it is worth looking for them when that one falls silent.
+    pub fn is_in_company(&self) -> bool {
+        self.crowd
+    }
+
+    /// A request to a peer that did not answer, to see whether it does now. It wants nothing and is answered at once; the peer knows no
+    /// more of this member than before.
+    pub fn probe(&self) -> Ask<P> {
+        Ask {
+            sequence: 0,
+            size: Some(self.outline.size()),
+            full: None,
+            landed: Vec::new(),
+            failed: Vec::new(),
+            slots: 0,
+            blobs: self.blobs,
+            upstream: false,
+            wanted: (0, 0),
+            crowd: None,
+        }
+    }
+
     /// The leaves that are wanted.
     pub fn wanted(&self) -> &Range<u64> {
         &self.wanted
@@ -372,7 +394,7 @@ impl<P: Copy + Ord> Member<P> {
 
     /// What has passed by the node's clock, which may jump.
     fn look(&mut self, now: Duration) -> Duration {
-        self.clock.get_or_insert_with(|| Clock::new(now, self.limits.stall)).look(now)
+        self.clock.get_or_insert_with(|| Clock::new(now, self.limits.leap())).look(now)
     }
 
     fn free_slots(&self) -> u32 {

@@ -162,8 +162,13 @@ impl<P: Copy + Ord> Coordinator<P> {
             rivals = std::mem::take(&mut at.rivals);
         });
         self.no_longer_doubted(leaf);
-        for (_, liar) in rivals.into_iter().filter(|(hash, _)| *hash != known.hash) {
-            self.distrust(liar);
+        for (hash, reader) in rivals {
+            match self.parties.slot(reader) {
+                // It has what it read, and was not believed until now.
+                Some(slot) if hash == known.hash => self.gains(slot, leaf),
+                _ if hash == known.hash => {}
+                _ => self.distrust(reader),
+            }
         }
     }
 

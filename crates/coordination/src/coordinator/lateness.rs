@@ -20,7 +20,11 @@ const FEW: usize = 32;
 /// Leaves without a hash that are looked at at once.
 const MAX_ORPHANS: usize = 256;
 
-/// A lapse doubles the time for which a member is lent nothing, so many times.
+/// A leaf from upstream is late no earlier than after so many times what it takes where all that read have an equal share of its link.
+const SHARED: u32 = 3;
+
+/// A lapse doubles the time for which a member is lent nothing, and the time after which the next who reads that leaf is late, so many
+/// times.
 const MAX_LAPSES: u32 = 4;
 
 /// The usual time of something: a moving average.
@@ -43,7 +47,10 @@ impl<P: Copy + Ord> Coordinator<P> {
     pub(super) fn take_back_late(&mut self) {
         let now = self.clock.passed();
         let late_peer = self.usual_peer.late(&self.limits) * 2;
-        let late_upstream = self.usual_upstream.late(&self.limits);
+        // When many begin to read at once, what a leaf took a moment ago tells little of what it takes now.
+        let readers = u32::try_from(self.reading).unwrap_or(u32::MAX);
+        let shared = self.usual_share.0.map_or(Duration::ZERO, |share| share * readers.saturating_mul(SHARED));
+        let late_upstream = self.usual_upstream.late(&self.limits).max(shared);
         let late: Vec<(Slot, usize, Slot, Duration)> = self
             .parties
             .members()
@@ -62,16 +69,20 @@ impl<P: Copy + Ord> Coordinator<P> {
             .members()
             .filter_map(|(slot, member)| {
                 let (range, since) = member.reading.as_ref()?;
-                (now - *since > late_upstream).then_some((slot, range.start, *since))
+                // It may be the time that is wrong, not the reader: who lies about leaves that it was lent makes others seem late.
+                let lapses = self.leaves.at(range.start).lapses.min(MAX_LAPSES);
+                let late = (late_upstream * (1 << lapses)).min(late_upstream.max(self.limits.first));
+                (now - *since > late).then_some((slot, range.start, *since))
             })
             .collect();
         for (slot, first, since) in late {
             // Where nobody else could read it sooner, and nobody has it, it stays.
             let is_had = self.sources.of(first).any(|source| source != slot);
-            if !is_had && !self.has_quicker_reader(slot, first, true) {
+            if !is_had && !self.has_better_reader(slot, first, true) {
                 continue;
             }
             self.stop_reading(slot);
+            self.leaves.change(first, |at| at.lapses = at.lapses.saturating_add(1));
             let lapses = self.lapsed(slot);
             let wait = self.limits.stall * (1 << lapses.min(MAX_LAPSES));
             if let Some(member) = self.parties.member_mut(slot) {
@@ -89,7 +100,9 @@ impl<P: Copy + Ord> Coordinator<P> {
     fn lapsed(&mut self, slot: Slot) -> u32 {
         let Some(member) = self.parties.member_mut(slot) else { return 0 };
         member.lapses = member.lapses.saturating_add(1);
-        member.lapses
+        let lapses = member.lapses;
+        self.queue(slot);
+        lapses
     }
 
     /// Who does not tell the hashes of what it says it has, has not got it.

@@ -38,7 +38,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             return;
         }
         let Some(first) = self.first_to_read(slot) else { return };
-        if member.is_slow(self.usual_taking, now) && self.has_quicker_reader(slot, first, false) {
+        if self.reads_badly(slot) > 0 && self.has_better_reader(slot, first, false) {
             return;
         }
         let longest = if self.members == 1 { member.wanted.end } else { first + self.limits.lease };
@@ -60,15 +60,29 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
     }
 
-    /// Whether another member that is not slow wants a leaf and will read it from upstream in its turn; or, `at_once`, could now.
-    pub(super) fn has_quicker_reader(&self, slot: Slot, leaf: usize, at_once: bool) -> bool {
+    /// How little others gain by what a member reads: 0 when they get it soon, 1 when its link is slow, more when they do not get it from
+    /// there.
+    fn reads_badly(&self, slot: Slot) -> u32 {
+        let Some((party, member)) = self.parties.get(slot).and_then(|party| Some((party, party.member.as_ref()?)))
+        else {
+            return u32::MAX;
+        };
+        let is_slow = member.is_slow(self.usual_taking, self.clock.passed());
+        2 * u32::from(party.avoided_until.is_some()) + u32::from(is_slow)
+    }
+
+    /// Whether another member, by which others gain more or as much as they can, wants a leaf and will read it from upstream in its turn;
+    /// or, `at_once`, could now.
+    pub(super) fn has_better_reader(&self, slot: Slot, leaf: usize, at_once: bool) -> bool {
         let now = self.clock.passed();
+        let own = self.reads_badly(slot).max(1);
         self.parties.iter().any(|(other, party)| {
             let Some(member) = &party.member else { return false };
             let will_read = member.upstream && member.upstream_avoided_until <= now;
             let is_free = !at_once || member.reading.is_none();
-            let wants_it = member.wanted.contains(&leaf) && !party.have.contains(leaf);
-            other != slot && will_read && is_free && wants_it && !member.is_slow(self.usual_taking, now)
+            // Who has said what it is reads it no more, and is not waited for.
+            let wants_it = member.wanted.contains(&leaf) && !party.have.contains(leaf) && !self.has_said(other, leaf);
+            other != slot && will_read && is_free && wants_it && self.reads_badly(other) < own
         })
     }
 
@@ -135,6 +149,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         });
         let Some(member) = self.parties.member_mut(slot) else { return true };
         let at_once = member.under_way();
+        let readers = u32::try_from(self.reading).unwrap_or(u32::MAX).max(1);
         let Some((range, since)) = &mut member.reading else { return true };
         let took = now - *since;
         *since = now;
@@ -152,6 +167,7 @@ impl<P: Copy + Ord> Coordinator<P> {
                 member.taking.learn(took, at_once);
             }
             self.usual_upstream.learn(took);
+            self.usual_share.learn(took / readers);
             self.judge_if_few();
         }
         true

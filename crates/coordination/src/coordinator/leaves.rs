@@ -27,6 +27,8 @@ pub(super) struct Leaf<P> {
     pub in_flight: u32,
     /// Who reads it from upstream.
     pub reader: Option<Slot>,
+    /// How often it was lent in vain.
+    pub lapses: u32,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,10 @@ impl<P: Copy + Ord> Leaves<P> {
             unread.insert(leaf);
         }
         Self {
-            all: vec![Leaf { known: None, rivals: Vec::new(), copies: 0, in_flight: 0, reader: None }; count],
+            all: vec![
+                Leaf { known: None, rivals: Vec::new(), copies: 0, in_flight: 0, reader: None, lapses: 0 };
+                count
+            ],
             ranks: vec![Bits::default(); RANKS],
             unread,
             untold: Bits::default(),

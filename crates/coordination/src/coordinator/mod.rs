@@ -73,6 +73,8 @@ pub struct Coordinator<P> {
     searches_left: u32,
     /// Usual time of a leaf from upstream and from a peer.
     usual_upstream: Usual,
+    /// The time of a leaf from upstream ÷ those that read at once.
+    usual_share: Usual,
     usual_peer: Usual,
     /// What a leaf usually takes to a member.
     usual_taking: Option<Duration>,
@@ -94,7 +96,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
         let count = usize::try_from(leaf_count(size)).ok()?;
         Some(Self {
-            clock: Clock::new(now, limits.stall),
+            clock: Clock::new(now, limits.leap()),
             sources: Sources::new(count, limits.uploads),
             limits,
             size,
@@ -109,6 +111,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             stuck: false,
             searches_left: SEARCHES_AGAIN,
             usual_upstream: Usual::default(),
+            usual_share: Usual::default(),
             usual_peer: Usual::default(),
             usual_taking: None,
             freed: Vec::new(),
@@ -364,7 +367,9 @@ impl<P: Copy + Ord> Coordinator<P> {
         self.waiting.remove(&(member.place, slot));
         // First of all those who will have passed it on soonest.
         let slowness = u64::from(member.is_slow(self.usual_taking, self.clock.passed())) << 48;
-        let place = slowness + party.have.len() + member.grants.len() as u64;
+        // And last who let something run out without a word, until something lands there.
+        let lapses = u64::from(member.lapses.min(255)) << 40;
+        let place = slowness + lapses + party.have.len() + member.grants.len() as u64;
         if member.open.is_some() {
             self.waiting.insert((place, slot));
         }

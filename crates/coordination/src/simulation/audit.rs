@@ -55,13 +55,17 @@ impl Audit {
         }
     }
 
-    pub(super) fn replied(&mut self, life: u64, node: Peer, to: Peer, blob: usize, reply: &Reply<Peer>, now: Moment) {
+    /// Replies that are sent at the same moment. None of them is there before another: whom a leaf is taken from has lost it, whichever of
+    /// the two was written first.
+    pub(super) fn replied(&mut self, life: u64, node: Peer, blob: usize, replies: &[(Peer, Reply<Peer>)], now: Moment) {
         let Some(life) = self.lives.get_mut(&life) else { return };
-        if let Some(end) = reply.cut {
-            life.lent.retain(|leaf, (reader, _)| *reader != to || *leaf < end);
+        for (to, reply) in replies {
+            if let Some(end) = reply.cut {
+                life.lent.retain(|leaf, (reader, _)| reader != to || *leaf < end);
+            }
         }
-        let Some((first, end)) = reply.read else { return };
-        for leaf in first..end {
+        let loans = replies.iter().filter_map(|(to, reply)| Some((*to, reply.read?)));
+        for (to, leaf) in loans.flat_map(|(to, (first, end))| (first..end).map(move |leaf| (to, leaf))) {
             if let Some((reader, since)) = life.lent.insert(leaf, (to, now))
                 && reader != to
                 && now - since < nanos(LEAST_LEASE)

@@ -153,11 +153,12 @@ impl Swarm<'_> {
     }
 
     fn deliver(&mut self, node: Peer, blob: usize, replies: Vec<(Peer, Reply<Peer>)>) {
+        if let Some(instance) = &self.nodes[at(node)].instances[blob] {
+            self.audit.replied(instance.id, node, blob, &replies, self.now);
+        }
         for (to, reply) in replies {
             let Some(instance) = &mut self.nodes[at(node)].instances[blob] else { return };
             let Some(term) = instance.open.remove(&(to, reply.sequence)) else { continue };
-            let id = instance.id;
-            self.audit.replied(id, node, to, blob, &reply, self.now);
             self.outcome.grants += reply.grants.len() as u64;
             if node != to {
                 self.outcome.replies += 1;

@@ -16,10 +16,15 @@ use crate::{Failure, Member, Reply, Source};
 const TICK: Duration = Duration::from_millis(20);
 const GATHER: Duration = Duration::from_millis(2);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_millis(500);
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 const RESTATE: Duration = Duration::from_secs(3);
+/// How late an answer may be before the coordinator is asked once more; it has [`PATIENCE`] then.
+const GRACE: Duration = Duration::from_millis(500);
+/// Coordinators in a row that may be silent before this node goes on by itself.
+const MAX_SILENT: usize = 3;
+/// Terms from here on are those of probes, and tell who was probed.
+const PROBES: u64 = 1 << 40;
 /// How long a coordinator that did not answer is not waited for.
 const SILENT: Duration = Duration::from_secs(5);
 
@@ -31,7 +36,12 @@ pub(super) struct Session {
     term: u64,
     has_answered: bool,
     was_alone: bool,
-    itself_since: Option<Moment>,
+    /// It did not answer in time, and was asked once more.
+    asked_again: bool,
+    /// Coordinators in a row that did not answer.
+    silent: usize,
+    /// Since when this coordinator is asked, or when a nearer one was asked last.
+    asked_since: Moment,
     ask_again: Duration,
     ask_due: Option<Moment>,
     /// Requests of this term without an answer.
@@ -58,7 +68,9 @@ impl Swarm<'_> {
             term: 0,
             has_answered: false,
             was_alone: false,
-            itself_since: None,
+            asked_again: false,
+            silent: 0,
+            asked_since: self.now,
             ask_again: ASK_AGAIN,
             ask_due: None,
             open: Vec::new(),
@@ -76,10 +88,6 @@ impl Swarm<'_> {
             }
             Some(nearest) => {
                 self.ask_from_now_on(peer, blob, nearest);
-                if let Some(session) = self.session(peer, blob) {
-                    // Where it is the right one itself, there is nobody to go back to.
-                    session.itself_since = None;
-                }
             }
             None => self.ask_from_now_on(peer, blob, peer),
         }
@@ -103,10 +111,11 @@ impl Swarm<'_> {
     fn ask_from_now_on(&mut self, peer: Peer, blob: usize, coordinator: Peer) {
         let now = self.now;
         let Some(session) = self.session(peer, blob) else { return };
+        session.asked_again = coordinator == session.coordinator && session.has_answered;
         session.coordinator = coordinator;
         session.term += 1;
         session.has_answered = false;
-        session.itself_since = (coordinator == peer).then_some(now);
+        session.asked_since = now;
         session.open.clear();
         session.member.new_coordinator();
         session.ask_due = None;
@@ -153,7 +162,7 @@ impl Swarm<'_> {
         session.ask_due = None;
         let Some(ask) = session.member.ask() else { return };
         let (to, term, sequence) = (session.coordinator, session.term, ask.sequence);
-        let limit = match (to == peer, session.has_answered, session.was_alone) {
+        let limit = match (to == peer, session.has_answered, session.was_alone || session.asked_again) {
             (true, ..) => None,
             (false, true, _) => Some(hold + GRACE),
             (false, false, true) => Some(PATIENCE),
@@ -178,12 +187,17 @@ impl Swarm<'_> {
             self.answered_liar(peer, blob, &reply);
             return;
         }
+        if term >= PROBES {
+            self.is_back(peer, blob, (term - PROBES) as Peer);
+            return;
+        }
         let Some(session) = self.session(peer, blob) else { return };
         if session.is_done || session.term != term || !session.open.contains(&reply.sequence) {
             return;
         }
         session.open.retain(|open| *open != reply.sequence);
         session.has_answered = true;
+        session.silent = 0;
         let actions = session.member.reply(reply, now);
         for action in actions {
             self.act(peer, blob, action);
@@ -191,17 +205,64 @@ impl Swarm<'_> {
         self.turn(peer, blob);
     }
 
-    pub(super) fn unanswered(&mut self, peer: Peer, blob: usize, term: u64, sequence: u64) {
+    /// No answer has come: in time, or, `is_refused`, ever will.
+    pub(super) fn unanswered(&mut self, peer: Peer, blob: usize, term: u64, sequence: u64, is_refused: bool) {
         let now = self.now;
         let Some(session) = self.session(peer, blob) else { return };
         if session.is_done || session.term != term || !session.open.contains(&sequence) {
             return;
         }
-        session.was_alone = true;
         let silent = session.coordinator;
+        if session.has_answered && !is_refused {
+            // What it said, or was told, may have been lost.
+            self.ask_from_now_on(peer, blob, silent);
+            return;
+        }
+        if session.asked_again || session.has_answered {
+            session.ask_again = ASK_AGAIN;
+        }
+        session.was_alone = true;
+        session.silent += 1;
+        let seeks = session.member.is_in_company() && session.silent < MAX_SILENT;
         self.nodes[at(peer)].silent.insert(silent, now);
-        self.ask_from_now_on(peer, blob, peer);
+        let next = if seeks { self.candidate(peer, blob) } else { peer };
+        self.ask_from_now_on(peer, blob, next);
         self.turn(peer, blob);
+    }
+
+    /// The nearest that is not silent.
+    fn candidate(&self, peer: Peer, blob: usize) -> Peer {
+        let living = self.ranks[blob].iter().copied().filter(|other| !self.nodes[at(*other)].gone);
+        living.into_iter().find(|other| *other == peer || !self.is_silent(peer, *other)).unwrap_or(peer)
+    }
+
+    /// Asks those that are nearer than who is asked now whether they answer again.
+    fn probe(&mut self, peer: Peer, blob: usize) {
+        let Some(session) = self.session(peer, blob) else { return };
+        let (coordinator, ask) = (session.coordinator, session.member.probe());
+        let living = self.ranks[blob].iter().copied().filter(|other| !self.nodes[at(*other)].gone);
+        let nearer: Vec<Peer> =
+            living.take_while(|other| *other != coordinator && *other != peer).take(MAX_SILENT).collect();
+        for to in nearer {
+            if let Some(delay) = self.post(peer, to) {
+                let (term, ask) = (PROBES + u64::from(to), Box::new(ask.clone()));
+                self.after(delay, Event::Ask { to, from: peer, blob, term, ask });
+            }
+        }
+    }
+
+    /// A peer that was silent has answered.
+    fn is_back(&mut self, peer: Peer, blob: usize, nearer: Peer) {
+        let Some(session) = self.session(peer, blob) else { return };
+        let coordinator = session.coordinator;
+        if session.is_done || nearer == coordinator {
+            return;
+        }
+        self.nodes[at(peer)].silent.remove(&nearer);
+        let is_nearer = |other: Peer| self.ranks[blob].iter().position(|ranked| *ranked == other);
+        if is_nearer(nearer) < is_nearer(coordinator) {
+            self.ask_from_now_on(peer, blob, nearer);
+        }
     }
 
     /// A node is known to be gone: what was asked of it will not come.
@@ -216,7 +277,7 @@ impl Swarm<'_> {
         let open = if session.coordinator == gone { session.open.clone() } else { Vec::new() };
         let term = session.term;
         for sequence in open {
-            self.unanswered(peer, blob, term, sequence);
+            self.unanswered(peer, blob, term, sequence, true);
         }
         if !lost.is_empty() {
             self.turn(peer, blob);
@@ -254,11 +315,15 @@ impl Swarm<'_> {
             let coordinator = session.coordinator;
             self.ask_from_now_on(peer, blob, coordinator);
         }
+        let nearest = self.nearest(blob, 0).unwrap_or(peer);
         let Some(session) = self.session(peer, blob) else { return };
-        if session.itself_since.is_some_and(|since| now - since >= nanos(session.ask_again)) {
-            session.itself_since = Some(now);
+        let is_away = session.coordinator != nearest;
+        if is_away && now - session.asked_since >= nanos(session.ask_again) {
+            session.asked_since = now;
             session.ask_again = (session.ask_again * 2).min(ASK_AGAIN_AT_LAST);
-            if let Some(nearest) = self.nearest(blob, 0).filter(|nearest| *nearest != peer) {
+            if session.member.is_in_company() {
+                self.probe(peer, blob);
+            } else {
                 self.ask_from_now_on(peer, blob, nearest);
             }
         }

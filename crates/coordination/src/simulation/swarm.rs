@@ -232,9 +232,8 @@ impl<'a> Swarm<'a> {
             Event::Gone(peer) => self.noticed(peer),
             Event::Ask { to, from, blob, term, ask } => self.asked(to, from, blob, term, *ask),
             Event::Reply { to, blob, term, reply } => self.replied(to, blob, term, *reply),
-            Event::Refused { to, blob, term, sequence } | Event::Timeout { node: to, blob, term, sequence } => {
-                self.unanswered(to, blob, term, sequence);
-            }
+            Event::Refused { to, blob, term, sequence } => self.unanswered(to, blob, term, sequence, true),
+            Event::Timeout { node, blob, term, sequence } => self.unanswered(node, blob, term, sequence, false),
             Event::Want { to, from, blob, grant } => self.wanted(to, from, blob, *grant),
             Event::DontHave { to, from, blob, leaf } => self.dont_have(to, from, blob, leaf),
             Event::Flow(id) => {

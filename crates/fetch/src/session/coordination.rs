@@ -18,7 +18,7 @@ use super::drive::{Coordinator, Driver};
 use crate::coordinators::{NEIGHBOURS, words};
 
 /// Peers that may come to coordinate a blob where nearer ones are of no use.
-const CANDIDATES: usize = 8;
+pub(super) const CANDIDATES: usize = 8;
 
 /// How long nothing may be under way here before the neighbours are asked, and between two times of that.
 const STARVED: Duration = Duration::from_millis(700);
@@ -66,22 +66,28 @@ impl Watch {
 impl Driver<'_> {
     /// The nearest peer that is of use and not silent for the moment; `None` where that is this node, or where nobody answers at all.
     pub(super) async fn candidate(&mut self, despite_silence: bool) -> Option<PeerId> {
-        let nearest = self.env.swarm.nearest(&self.session.digest, CANDIDATES).await.unwrap_or_default();
-        let reputation = &self.env.reputation;
-        let is_of_use = |peer: &PeerId| {
-            !reputation.is_avoided(peer)
-                && !reputation.is_mute(peer)
-                && !reputation.is_useless(peer)
-                && !self.watch.useless.contains(peer)
-        };
-        let now = Instant::now();
-        if !despite_silence && self.env.heard.are_all_silent(now) {
+        if !despite_silence && self.env.heard.are_all_silent(Instant::now()) {
             return None;
         }
+        self.nearest_of_use(despite_silence).await
+    }
+
+    /// The same, however many are silent.
+    pub(super) async fn nearest_of_use(&mut self, despite_silence: bool) -> Option<PeerId> {
+        let nearest = self.env.swarm.nearest(&self.session.digest, CANDIDATES).await.unwrap_or_default();
+        let now = Instant::now();
         // Who does not answer is passed by for the next nearest: all that find so meet there, and do not each read upstream.
-        let is_silent = |peer: &PeerId| reputation.is_silent(peer) || self.env.heard.is_silent(peer, now);
-        let may_be_asked = |peer: &PeerId| is_of_use(peer) && (despite_silence || !is_silent(peer));
+        let is_silent = |peer: &PeerId| self.env.reputation.is_silent(peer) || self.env.heard.is_silent(peer, now);
+        let may_be_asked = |peer: &PeerId| self.is_of_use(peer) && (despite_silence || !is_silent(peer));
         nearest.into_iter().find(|peer| peer.as_ref().is_none_or(may_be_asked)).flatten()
+    }
+
+    pub(super) fn is_of_use(&self, peer: &PeerId) -> bool {
+        let reputation = &self.env.reputation;
+        !reputation.is_avoided(peer)
+            && !reputation.is_mute(peer)
+            && !reputation.is_useless(peer)
+            && !self.watch.useless.contains(peer)
     }
 
     /// Looks whether the coordinator is of use.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A coordinator that does not answer within the budget is passed by: this node then coordinates for itself, which is the same code
-//! without the network, and looks for the other again later. Memory is bounded by the slots of a member, the leaf that upstream is
+//! without the network, and looks for the other again later; where others want the blob too, the next nearest coordinates meanwhile. Memory is bounded by the slots of a member, the leaf that upstream is
 //! sending, and [`MAX_WRITES`].
 
 use std::{
@@ -34,7 +34,16 @@ use shoal_coordination::{Action, Ask, Failure, Grant, Member, Reply, Source};
 use shoal_store::{Blob, Partial};
 use shoal_swarm::{BlockError, PeerId};
 
-use super::{Session, coordination::Watch, local, locate::Located, run::Env, sharing::Share, signs::Signs};
+use super::{
+    Session,
+    away::{Away, Unanswered},
+    coordination::Watch,
+    local,
+    locate::Located,
+    run::Env,
+    sharing::Share,
+    signs::Signs,
+};
 use crate::{
     coordinators,
     face::Error,
@@ -55,19 +64,19 @@ const GATHER: Duration = Duration::from_millis(2);
 const MAX_BARREN_READS: u32 = 2;
 
 /// How long a node that coordinates for itself waits before it asks the right one again: at first, and at last, doubled in between.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
 
 /// How long a coordinator may take for its first answer where it, or others of the swarm, gave something a moment ago, or where this node
 /// has begun without it; and where something is under way here meanwhile.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_WHEN_BUSY: Duration = Duration::from_secs(2);
 
 /// How long an answer may come late, at the most, while its sender's blocks are coming: over a slow link it waits behind them.
 const BEHIND_BLOCKS: Duration = Duration::from_secs(5);
 
-/// How long a coordinator may keep a request beyond what it is allowed to.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long a coordinator may keep a request beyond what it is allowed to before it is asked once more; it has [`PATIENCE`] then.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// How long nothing may be under way here before the coordinator is told everything anew: what it knows of this node may be wrong.
 const RESTATE: Duration = Duration::from_secs(3);
@@ -82,7 +91,7 @@ pub(super) enum Outcome {
 }
 
 type Fetched = Result<(Grant<PeerId>, Result<Bytes, BlockError>), Aborted>;
-type Answered = (u64, Result<Reply<PeerId>, String>);
+type Answered = (u64, Result<Reply<PeerId>, Unanswered>);
 type Written = (u64, Source<PeerId>, LeafHash, Result<(), WriteError>);
 
 enum WriteError {
@@ -124,10 +133,14 @@ pub(super) struct Driver<'a> {
     term: u64,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
     pub(super) has_answered: bool,
-    itself_since: Option<Instant>,
-    ask_again: Duration,
-    /// This node has gone on by itself before.
-    was_alone: bool,
+    /// The coordinator did not answer in time, and was asked once more.
+    pub(super) asked_again: bool,
+    pub(super) away: Away,
+    /// Since when it is asked, or when those nearer were asked last; `None` where there is nobody to go back to.
+    asked_since: Option<Instant>,
+    pub(super) ask_again: Duration,
+    /// A coordinator was silent, and this node went on without it.
+    pub(super) was_alone: bool,
     ask_due: Option<Instant>,
 
     fetches: FuturesUnordered<BoxFuture<'static, Fetched>>,
@@ -187,7 +200,9 @@ impl<'a> Driver<'a> {
             term: 0,
             answers: FuturesUnordered::new(),
             has_answered: false,
-            itself_since: None,
+            asked_again: false,
+            away: Away::default(),
+            asked_since: None,
             ask_again: ASK_AGAIN,
             was_alone: false,
             ask_due: None,
@@ -248,7 +263,7 @@ impl<'a> Driver<'a> {
                 event = next_read(&mut self.read), if self.writes.len() < MAX_WRITES => self.read_event(event),
                 Some((term, answer)) = self.answers.next(), if !self.answers.is_empty() => {
                     if term == self.term {
-                        self.answered(answer)?;
+                        self.answered(answer).await?;
                     }
                 }
                 arrived = async { match self.looking.as_mut() { Some(looking) => looking.await, None => std::future::pending().await } } => {
@@ -277,7 +292,7 @@ impl<'a> Driver<'a> {
                     self.was_alone = true;
                 } else {
                     // This node is the right one: there is nobody to go back to.
-                    self.itself_since = None;
+                    self.asked_since = None;
                 }
             }
         }
@@ -301,10 +316,11 @@ impl<'a> Driver<'a> {
             Coordinator::Itself => self.note("this node coordinates".to_owned()),
             Coordinator::Peer(peer) => self.note(format!("{peer} coordinates")),
         }
+        self.asked_again = coordinator == self.coordinator && self.has_answered;
         self.coordinator = coordinator;
         self.term += 1;
         self.has_answered = false;
-        self.itself_since = (coordinator == Coordinator::Itself).then(Instant::now);
+        self.asked_since = Some(Instant::now());
         self.answers = FuturesUnordered::new();
         self.member.new_coordinator();
         self.ask_due = None;
@@ -338,14 +354,14 @@ impl<'a> Driver<'a> {
     }
 
     /// Sends a request. It is on its way when this returns, whether its answer is waited for or not.
-    fn send(&self, ask: Ask<PeerId>) -> BoxFuture<'static, Result<Reply<PeerId>, String>> {
+    fn send(&self, ask: Ask<PeerId>) -> BoxFuture<'static, Result<Reply<PeerId>, Unanswered>> {
         let (env, digest) = (self.env.clone(), self.session.digest);
         match self.coordinator {
             Coordinator::Itself => {
                 let answer = env.shown.coordinators.ask(env.swarm.local_peer(), digest, ask);
                 async move {
-                    let answer = answer.ok_or("it coordinates too many blobs")?;
-                    answer.await.map_err(|_| "it has stopped".to_owned())
+                    let answer = answer.ok_or_else(|| Unanswered::failed("it coordinates too many blobs"))?;
+                    answer.await.map_err(|_| Unanswered::failed("it has stopped"))
                 }
                 .boxed()
             }
@@ -361,18 +377,19 @@ impl<'a> Driver<'a> {
                     env.config.limits.budget
                 };
                 let answer = tokio::spawn(ask_peer(env, peer, digest, ask, limit));
-                async move { answer.await.map_err(|error| error.to_string())? }.boxed()
+                async move { answer.await.map_err(Unanswered::failed)? }.boxed()
             }
         }
     }
 
-    fn answered(&mut self, answer: Result<Reply<PeerId>, String>) -> Result<(), Error> {
+    async fn answered(&mut self, answer: Result<Reply<PeerId>, Unanswered>) -> Result<(), Error> {
         match answer {
             Ok(reply) => {
                 if let (Coordinator::Peer(peer), false) = (self.coordinator, self.has_answered) {
                     self.env.reputation.answered(&peer);
                 }
                 self.has_answered = true;
+                self.away.answered();
                 if let Coordinator::Peer(peer) = self.coordinator {
                     self.env.heard.answered(peer, Instant::now());
                 }
@@ -389,12 +406,14 @@ impl<'a> Driver<'a> {
                 }
             }
             Err(reason) => match self.coordinator {
+                Coordinator::Peer(peer) if self.has_answered && matches!(reason, Unanswered::Late(_)) => {
+                    self.note(format!("coordinator {peer}: {reason}; it is asked once more"));
+                    self.ask_from_now_on(Coordinator::Peer(peer));
+                }
                 Coordinator::Peer(peer) => {
                     self.trouble(format!("coordinator {peer}: {reason}"));
                     self.env.reputation.unanswered(peer, self.was_alone && !self.has_answered);
-                    self.was_alone = true;
-                    self.env.heard.silent(peer, Instant::now());
-                    self.ask_from_now_on(Coordinator::Itself);
+                    self.fell_silent(peer).await;
                 }
                 Coordinator::Itself => {
                     self.trouble(format!("this node as coordinator: {reason}"));
@@ -413,7 +432,7 @@ impl<'a> Driver<'a> {
             self.watch.nonsense();
         } else {
             self.ask_from_now_on(Coordinator::Itself);
-            self.itself_since = None;
+            self.asked_since = None;
         }
     }
 
@@ -446,15 +465,20 @@ impl<'a> Driver<'a> {
             self.progress_at = Instant::now();
             self.ask_from_now_on(self.coordinator);
         }
-        if self.itself_since.is_some_and(|since| since.elapsed() >= self.ask_again) {
-            self.itself_since = Some(Instant::now());
+        self.look_who_is_back().await;
+        if self.asked_since.is_some_and(|since| since.elapsed() >= self.ask_again) {
+            self.asked_since = Some(Instant::now());
             self.ask_again = (self.ask_again * 2).min(ASK_AGAIN_AT_LAST);
-            let next = match self.candidate(false).await {
-                None => self.candidate(true).await,
-                next => next,
-            };
-            if let Some(peer) = next {
-                self.ask_from_now_on(Coordinator::Peer(peer));
+            if self.member.is_in_company() {
+                self.probe().await;
+            } else if self.coordinator == Coordinator::Itself {
+                let next = match self.candidate(false).await {
+                    None => self.candidate(true).await,
+                    next => next,
+                };
+                if let Some(peer) = next {
+                    self.ask_from_now_on(Coordinator::Peer(peer));
+                }
             }
         }
     }
@@ -728,7 +752,7 @@ async fn ask_peer(
     digest: shoal_content::Digest,
     ask: Ask<PeerId>,
     limit: Duration,
-) -> Result<Reply<PeerId>, String> {
+) -> Result<Reply<PeerId>, Unanswered> {
     let request = coordinators::encode(&digest, &ask);
     let began = Instant::now();
     let answer = env.swarm.coordinate(peer, request);
@@ -742,12 +766,12 @@ async fn ask_peer(
         }
         let before = std::mem::replace(&mut arrived, arrived_from(&env, peer).await);
         if before == arrived || began.elapsed() >= BEHIND_BLOCKS {
-            return Err(format!("no answer within {:?}", began.elapsed()));
+            return Err(Unanswered::Late(began.elapsed()));
         }
         waited = tokio::time::timeout(limit, &mut answer).await.ok();
     };
-    let answer = answer.map_err(|error| error.to_string())?;
-    Reply::decode(&answer, coordinators::read_peer).map_err(|error| error.to_string())
+    let answer = answer.map_err(Unanswered::failed)?;
+    Reply::decode(&answer, coordinators::read_peer).map_err(Unanswered::failed)
 }
 
 /// Bytes of blocks that have come from a peer.

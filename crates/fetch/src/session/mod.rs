@@ -9,6 +9,7 @@
 //! its leaves are read anew from somebody else, and a reader that was given a wrong leaf ends short.
 
 mod audit;
+mod away;
 mod coordination;
 mod drive;
 mod locate;
