@@ -160,6 +160,11 @@ impl<P: Copy + Ord> Member<P> {
         }
     }
 
+    /// How long a leaf from a peer takes, where one has come.
+    pub fn usual(&self) -> Option<Duration> {
+        self.usual
+    }
+
     /// The leaves that are wanted.
     pub fn wanted(&self) -> &Range<u64> {
         &self.wanted

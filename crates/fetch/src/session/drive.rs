@@ -60,6 +60,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// News for the coordinator is gathered for so long: what lands together is told together.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// And for no more than this part of the time that a leaf takes.
+const GATHER_SHARE: u32 = 32;
+
 /// Times that upstream is read anew without one leaf of progress before it counts as failed. Each read has retried by itself.
 const MAX_BARREN_READS: u32 = 2;
 
@@ -336,7 +339,9 @@ impl<'a> Driver<'a> {
             self.tell();
             return;
         }
-        let due = *self.ask_due.get_or_insert_with(|| Instant::now() + GATHER);
+        // Where leaves come quickly a slot must not lie idle for as long as one takes.
+        let gather = self.member.usual().map_or(GATHER, |usual| GATHER.min(usual / GATHER_SHARE));
+        let due = *self.ask_due.get_or_insert_with(|| Instant::now() + gather);
         if due <= Instant::now() {
             self.tell();
         }
