@@ -34,6 +34,7 @@ mod search;
 mod session;
 mod shown;
 mod sizes;
+mod small;
 mod tags;
 mod through;
 mod trace;

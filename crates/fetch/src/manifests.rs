@@ -1,13 +1,9 @@
 //! Manifests: small, asked for first, and the swarm's word on them needs no trust, since their digest is their CID.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesUnordered};
-use shoal_content::{Digest, LEAF_SIZE, LeafHash, Origin, Reference};
+use shoal_content::{Digest, Origin, Reference};
 use shoal_store::Store;
 use shoal_swarm::PeerId;
 
@@ -17,15 +13,13 @@ use crate::{
     face::{Error, Manifest},
     recall::{self, lock},
     session::Env,
+    small,
     trace::add,
     upstream_error,
 };
 
 /// Largest manifest, in bytes: what the distribution specification asks registries to accept.
 pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
-
-/// Peers asked for one manifest at once.
-const MAX_ASKED: usize = 3;
 
 /// A manifest: from the store, else from the swarm within its budget, else from upstream, else from the swarm however long it takes.
 ///
@@ -40,16 +34,16 @@ pub(crate) async fn get(
         learn(&env, &belonging, origin, &manifest);
         return Ok(manifest);
     }
-    let manifest = match from_peers(&env, &digest, env.config.limits.budget).await {
-        Some(bytes) => keep(&env, digest, None, bytes).await?,
+    let manifest = match small::from_peers(&env, &digest, env.config.limits.budget).await {
+        Some(given) => given_by(&env, digest, given).await?,
         None => match env.upstream.manifest(&origin, &Reference::Digest(digest)).await {
             Ok(manifest) => {
                 add(&env.counters.manifests_from_upstream, manifest.bytes.len() as u64);
                 recall::answered(&env.store, &belonging, &origin, &digest).await;
                 keep(&env, digest, Some(manifest.media_type), manifest.bytes).await?
             }
-            Err(error) => match from_peers(&env, &digest, env.config.manifest_timeout).await {
-                Some(bytes) => keep(&env, digest, None, bytes).await?,
+            Err(error) => match small::from_peers(&env, &digest, env.config.manifest_timeout).await {
+                Some(given) => given_by(&env, digest, given).await?,
                 None => return Err(upstream_error(format!("manifest {digest} of {origin}"), &error)),
             },
         },
@@ -99,6 +93,12 @@ fn manifest(digest: Digest, media_type: Option<String>, bytes: Bytes) -> Manifes
     Manifest { digest, media_type, bytes }
 }
 
+/// A manifest that a peer gave.
+async fn given_by(env: &Arc<Env>, digest: Digest, (_, bytes): (PeerId, Bytes)) -> Result<Manifest, Error> {
+    add(&env.counters.from_peers, bytes.len() as u64);
+    keep(env, digest, None, bytes).await
+}
+
 /// Stores a manifest. A store that cannot take it does not fail the pull.
 async fn keep(env: &Arc<Env>, digest: Digest, media_type: Option<String>, bytes: Bytes) -> Result<Manifest, Error> {
     let manifest = manifest(digest, media_type, bytes);
@@ -113,43 +113,4 @@ async fn keep(env: &Arc<Env>, digest: Digest, media_type: Option<String>, bytes:
         Err(error) => tracing::error!(%digest, %error, "storing a manifest failed"),
     }
     Ok(manifest)
-}
-
-/// A manifest of at most one leaf, from whichever peer gives it first.
-async fn from_peers(env: &Arc<Env>, digest: &Digest, limit: std::time::Duration) -> Option<Bytes> {
-    let hash = LeafHash(digest.hash().try_into().ok()?);
-    let began = Instant::now();
-    let search = async {
-        let mut providers = env.swarm.providers(digest);
-        let mut asked = FuturesUnordered::new();
-        let mut searching = true;
-        loop {
-            tokio::select! {
-                named = providers.recv(), if searching && asked.len() < MAX_ASKED => match named {
-                    Some(peer) if !env.reputation.is_avoided(&peer) => asked.push(ask(env, peer, hash)),
-                    Some(_) => {}
-                    None => searching = false,
-                },
-                Some(answer) = asked.next() => if answer.is_some() { return answer },
-                else => return None,
-            }
-        }
-    };
-    let found = tokio::time::timeout(limit, search).await.ok().flatten();
-    tracing::debug!(%digest, found = found.is_some(), took = ?began.elapsed(), "asked the swarm for a manifest");
-    let bytes = found?;
-    env.heard.gave(Instant::now());
-    add(&env.counters.from_peers, bytes.len() as u64);
-    Some(bytes)
-}
-
-async fn ask(env: &Env, peer: PeerId, hash: LeafHash) -> Option<Bytes> {
-    match env.swarm.block(peer, hash.cid(), i32::MAX).await {
-        Ok(bytes) if bytes.len() as u64 <= LEAF_SIZE => Some(bytes),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::debug!(%peer, %error, "a peer did not give a manifest");
-            None
-        }
-    }
 }

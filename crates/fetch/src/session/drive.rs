@@ -48,6 +48,7 @@ use crate::{
     coordinators,
     face::Error,
     reading::{Chunks, Read, Reading},
+    small,
     trace::add,
 };
 
@@ -62,6 +63,9 @@ const GATHER: Duration = Duration::from_millis(2);
 
 /// And for no more than this part of the time that a leaf takes.
 const GATHER_SHARE: u32 = 32;
+
+/// A blob of at most so many bytes, as images' configurations are, is asked of its holders beside the coordinator.
+const SMALL: u64 = 16 << 10;
 
 /// Times that upstream is read anew without one leaf of progress before it counts as failed. Each read has retried by itself.
 const MAX_BARREN_READS: u32 = 2;
@@ -239,6 +243,7 @@ impl<'a> Driver<'a> {
     }
 
     async fn work(&mut self) -> Result<Outcome, Error> {
+        self.ask_holders();
         self.choose_coordinator().await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -534,6 +539,22 @@ impl<'a> Driver<'a> {
         let (fetched, handle) = abortable(fetched);
         self.handles.insert((grant.from, grant.leaf), handle);
         self.fetches.push(fetched.boxed());
+    }
+
+    /// A blob so small is asked of whoever holds it, beside the coordinator, whose answers take longer than its bytes.
+    fn ask_holders(&mut self) {
+        if self.size > SMALL || self.member.is_complete() {
+            return;
+        }
+        let (env, digest, size) = (self.env.clone(), self.session.digest, self.size);
+        let asked = async move {
+            let given = small::from_peers(&env, &digest, env.config.limits.budget).await;
+            // Of another size than was said: whoever said so lied, not the peer, whose bytes match the digest.
+            let (from, bytes) = given.filter(|(_, bytes)| bytes.len() as u64 == size).ok_or(Aborted)?;
+            let hash = LeafHash::of(&bytes);
+            Ok((Grant { leaf: 0, hash, from, witness: from }, Ok(bytes)))
+        };
+        self.fetches.push(asked.boxed());
     }
 
     fn fetched(&mut self, fetched: Fetched) {
