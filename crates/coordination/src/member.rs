@@ -143,8 +143,8 @@ impl<P: Copy + Ord> Member<P> {
         self.crowd
     }
 
-    /// A request to a peer that did not answer, to see whether it does now. It wants nothing and is answered at once; the peer knows no
-    /// more of this member than before.
+    /// A request to a peer that did not answer, to see whether it does now. It wants nothing and is answered at once. A peer that has taken
+    /// this one for a member till then counts it as gone.
     pub fn probe(&self) -> Ask<P> {
         Ask {
             sequence: 0,

@@ -5,6 +5,7 @@
 //! which nothing is known: an image that was pulled before a restart is then still known to be where it was.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
@@ -20,6 +21,9 @@ use crate::{
 
 /// Indexes in indexes that are followed.
 const DEPTH: usize = 3;
+
+/// Manifests that are followed from one name. An index may name the same ones again and again, in indexes of indexes: each is read once.
+const MOST_FOLLOWED: usize = 1024;
 
 /// Takes note that upstream has answered for a manifest, also for after a restart where that is news.
 pub(crate) async fn answered(store: &Store, belonging: &Mutex<Belonging>, origin: &Origin, digest: &Digest) {
@@ -62,12 +66,22 @@ pub(crate) fn recall(store: &Store, belonging: &Mutex<Belonging>) {
     for (key, record) in tags {
         let Some(origin) = origin_of(&key).map(Arc::new) else { continue };
         lock(belonging).answered(&origin, Kind::Manifest, &record.digest, None);
-        follow(store, belonging, &origin, &record.digest, DEPTH);
+        follow(store, belonging, &origin, &record.digest, DEPTH, &mut HashSet::new());
     }
     tracing::info!(manifests = count, "upstream cannot be asked: went through what it said before the restart");
 }
 
-fn follow(store: &Store, belonging: &Mutex<Belonging>, origin: &Arc<Origin>, digest: &Digest, depth: usize) {
+fn follow(
+    store: &Store,
+    belonging: &Mutex<Belonging>,
+    origin: &Arc<Origin>,
+    digest: &Digest,
+    depth: usize,
+    followed: &mut HashSet<Digest>,
+) {
+    if followed.len() >= MOST_FOLLOWED || !followed.insert(*digest) {
+        return;
+    }
     let parsed = match manifests::read(store, digest) {
         Ok(bytes) => bytes.and_then(|bytes| Parsed::from_json(&bytes)),
         Err(error) => {
@@ -79,7 +93,7 @@ fn follow(store: &Store, belonging: &Mutex<Belonging>, origin: &Arc<Origin>, dig
     lock(belonging).names(origin, digest, &parsed);
     if depth > 0 {
         for child in &parsed.manifests {
-            follow(store, belonging, origin, &child.digest, depth - 1);
+            follow(store, belonging, origin, &child.digest, depth - 1, followed);
         }
     }
 }
@@ -109,6 +123,27 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, text.as_bytes());
         store.put(&digest, text.as_bytes()).unwrap();
         digest
+    }
+
+    #[test]
+    fn indexes_that_name_one_another_many_times_are_read_once_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(folder.path())).unwrap();
+        let mut digest = put(&store, r#"{"layers":[]}"#);
+        let image = digest;
+        // 500 x 500 x 500 ways to the image.
+        for _ in 0..DEPTH {
+            let child = format!(r#"{{"digest":"{digest}","size":1}}"#);
+            digest = put(&store, &format!(r#"{{"manifests":[{}]}}"#, vec![child; 500].join(",")));
+        }
+        let origin = Arc::new(Origin { registry: "a.b".parse().unwrap(), repository: "c".parse().unwrap() });
+        let belonging = Mutex::new(Belonging::new(100, Duration::from_secs(60)));
+        let mut followed = HashSet::new();
+        lock(&belonging).answered(&origin, Kind::Manifest, &digest, None);
+        follow(&store, &belonging, &origin, &digest, DEPTH, &mut followed);
+        assert_eq!(followed.len(), DEPTH + 1);
+        let known = lock(&belonging).known(&origin, Kind::Manifest, &image, Instant::now());
+        assert!(matches!(known, Known::Once(_)), "{known:?}");
     }
 
     #[test]

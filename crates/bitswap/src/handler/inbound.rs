@@ -148,10 +148,7 @@ impl Inbound {
                     self.state = State::Body { buffer, filled, permit };
                 }
                 State::Head { bytes, filled, .. } => {
-                    let count = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut bytes[*filled..]))?;
-                    if count == 0 {
-                        return Poll::Ready(Err(Error::Io(ErrorKind::UnexpectedEof.into())));
-                    }
+                    let count = ready!(more(&mut self.stream, cx, &mut bytes[*filled..]))?;
                     *filled += count;
                     self.moved = now;
                     gate.note_received(count);
@@ -165,10 +162,7 @@ impl Inbound {
                     return Poll::Ready(Ok(Read::Message(message, permit)));
                 }
                 State::Body { buffer, filled, .. } => {
-                    let count = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer[*filled..]))?;
-                    if count == 0 {
-                        return Poll::Ready(Err(Error::Io(ErrorKind::UnexpectedEof.into())));
-                    }
+                    let count = ready!(more(&mut self.stream, cx, &mut buffer[*filled..]))?;
                     *filled += count;
                     self.moved = now;
                     gate.note_received(count);
@@ -180,14 +174,19 @@ impl Inbound {
                 State::Skipping { left } => {
                     let mut scratch = [0; 4 << 10];
                     let wanted = scratch.len().min(*left);
-                    let count = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch[..wanted]))?;
-                    if count == 0 {
-                        return Poll::Ready(Err(Error::Io(ErrorKind::UnexpectedEof.into())));
-                    }
+                    let count = ready!(more(&mut self.stream, cx, &mut scratch[..wanted]))?;
                     *left -= count;
                     self.moved = now;
                 }
             }
         }
+    }
+}
+
+/// Reads more of a message, whose stream must not end within it.
+fn more(stream: &mut Stream, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<usize, Error>> {
+    match ready!(Pin::new(stream).poll_read(cx, into))? {
+        0 => Poll::Ready(Err(Error::Io(ErrorKind::UnexpectedEof.into()))),
+        count => Poll::Ready(Ok(count)),
     }
 }

@@ -77,6 +77,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..2000)) {
+        prop_assert!(super::block_at(&bytes) <= bytes.len());
         if let Ok(message) = Message::decode(&bytes) {
             let again = Message::decode(&body(&message.encode(Version::V1_2))).unwrap();
             prop_assert_eq!(again.blocks.len(), message.blocks.len());
@@ -92,6 +93,7 @@ proptest! {
             bytes[at] = byte;
             let _ = Message::decode(&bytes);
             let _ = Message::decode(&bytes[..at]);
+            prop_assert!(super::block_at(&bytes[..at]) <= at);
         }
     }
 

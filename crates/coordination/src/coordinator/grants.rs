@@ -47,10 +47,14 @@ impl<P: Copy + Ord> Coordinator<P> {
         })
     }
 
-    /// Leaves of this blob that a source sends at once. Its link is shared by as many blobs as members are getting at a time.
+    /// Leaves of this blob that a source sends at once. Its link is shared by as many blobs as members are getting at a time: by the median,
+    /// which no few of them move by what they say.
     pub(super) fn uploads(&self) -> u32 {
-        let members = u64::try_from(self.members).unwrap_or(u64::MAX).max(1);
-        let blobs = u32::try_from((self.blobs + members / 2) / members).unwrap_or(u32::MAX).max(1);
+        let up_to = self.blobs.iter().scan(0, |sum, members| {
+            *sum += members;
+            Some(*sum)
+        });
+        let blobs = (1..).zip(up_to).find(|(_, members)| 2 * members >= self.members).map_or(1, |(blobs, _)| blobs);
         self.limits.uploads.div_ceil(blobs)
     }
 

@@ -47,7 +47,7 @@ use crate::{
 const SEARCHES_AGAIN: u32 = 2;
 
 /// Blobs that a member's node is believed to get at a time.
-const MAX_BLOBS: u32 = 16;
+const MAX_BLOBS: usize = 16;
 
 /// Hands out the leaves of one blob. Times are what the node's clock shows; it may jump.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ pub struct Coordinator<P> {
     /// Members with an open request, those that have least first.
     waiting: BTreeSet<(u64, Slot)>,
     members: usize,
-    /// How many blobs members are getting at a time, all members together.
-    blobs: u64,
+    /// How many members are getting one blob, two blobs … at a time.
+    blobs: [usize; MAX_BLOBS],
     /// Members that can read from upstream, and those that do.
     can_read: usize,
     reading: usize,
@@ -104,7 +104,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             parties: Parties::default(),
             waiting: BTreeSet::new(),
             members: 0,
-            blobs: 0,
+            blobs: [0; MAX_BLOBS],
             can_read: 0,
             reading: 0,
             searching: true,
@@ -303,9 +303,11 @@ impl<P: Copy + Ord> Coordinator<P> {
             }
             member.wanted = wanted;
             member.slots = ask.slots;
-            let blobs = ask.blobs.clamp(1, MAX_BLOBS);
-            self.blobs = self.blobs + u64::from(blobs) - u64::from(member.blobs);
-            member.blobs = blobs;
+            let blobs = usize::try_from(ask.blobs).unwrap_or(MAX_BLOBS).clamp(1, MAX_BLOBS);
+            if let Some(before) = member.blobs.replace(blobs) {
+                self.blobs[before - 1] -= 1;
+            }
+            self.blobs[blobs - 1] += 1;
             self.can_read = self.can_read + usize::from(ask.upstream) - usize::from(member.upstream);
             member.upstream = ask.upstream;
             member.crowd = ask.crowd.map(|chance| (chance % count as u64) as usize);
@@ -324,7 +326,9 @@ impl<P: Copy + Ord> Coordinator<P> {
         if let Some(member) = self.parties[slot].member.take() {
             self.waiting.remove(&(member.place, slot));
             self.members -= 1;
-            self.blobs -= u64::from(member.blobs);
+            if let Some(blobs) = member.blobs {
+                self.blobs[blobs - 1] -= 1;
+            }
             self.can_read -= usize::from(member.upstream);
         }
     }

@@ -57,8 +57,8 @@ pub(super) struct Member {
     pub taking: Pace,
     pub busy_since: Option<Duration>,
     pub slots: u32,
-    /// Blobs that its node is getting.
-    pub blobs: u32,
+    /// Blobs that its node is getting, as it says: 1 to 16.
+    pub blobs: Option<usize>,
     pub upstream: bool,
     /// Others want the blob too, as it was told by another coordinator: where it begins to read while they are out of reach.
     pub crowd: Option<usize>,
@@ -212,7 +212,7 @@ impl Member {
             taking: Pace::default(),
             busy_since: None,
             slots: 0,
-            blobs: 0,
+            blobs: None,
             upstream: true,
             crowd: None,
             upstream_avoided_until: Duration::ZERO,

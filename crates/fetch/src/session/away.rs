@@ -2,7 +2,7 @@
 //!
 //! A node that has been in company does not go on by itself when its coordinator falls silent: the next nearest is asked, in the order in
 //! which all members ask, so that they meet there and do not each read upstream. Those that are nearer are probed meanwhile, by a request
-//! that costs them nothing, and the first to answer is asked from then on: one that was thought to be silent for a moment keeps nobody.
+//! that wants nothing of them, and the first to answer is asked from then on: one that was thought to be silent for a moment keeps nobody.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use shoal_swarm::PeerId;
 use tokio::task::JoinHandle;
 
 use super::{
+    asking::{ASK_AGAIN, PATIENCE},
     coordination::CANDIDATES,
-    drive::{ASK_AGAIN, Coordinator, Driver, PATIENCE},
+    drive::{Coordinator, Driver},
 };
 use crate::coordinators;
 

@@ -6,17 +6,14 @@
 //!        └──► leases ──► leaves from upstream ────────┴─► writes (store) ──► readers, peers
 //! ```
 //!
-//! A coordinator that does not answer within the budget is passed by: this node then coordinates for itself, which is the same code
-//! without the network, and looks for the other again later; where others want the blob too, the next nearest coordinates meanwhile. Memory is bounded by the slots of a member, the leaf that upstream is
-//! sending, and [`MAX_WRITES`].
+//! What is said to the coordinator is in `asking`, what is read from upstream in `reads`. A coordinator that does not answer within the
+//! budget is passed by: this node then coordinates for itself, which is the same code without the network, and looks for the other again
+//! later; where others want the blob too, the next nearest coordinates meanwhile (`away`). Memory is bounded by the slots of a member, the
+//! leaf that upstream is sending, and [`MAX_WRITES`].
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,27 +27,23 @@ use shoal_content::{
     LeafHash,
     leaf::{leaf_count, leaf_range},
 };
-use shoal_coordination::{Action, Ask, Failure, Grant, Member, Reply, Source};
+use shoal_coordination::{Action, Failure, Grant, Member, Reply, Source};
 use shoal_store::{Blob, Partial};
 use shoal_swarm::{BlockError, PeerId};
 
 use super::{
     Session,
+    asking::{ASK_AGAIN, ASK_AGAIN_AT_LAST},
     away::{Away, Unanswered},
     coordination::Watch,
     local,
     locate::Located,
+    reads::{ReadState, next_read},
     run::Env,
     sharing::Share,
     signs::Signs,
 };
-use crate::{
-    coordinators,
-    face::Error,
-    reading::{Chunks, Read, Reading},
-    small,
-    trace::add,
-};
+use crate::{face::Error, reading::Chunks, small, trace::add};
 
 /// Leaves being hashed and written at once. Upstream is not read while there are as many.
 const MAX_WRITES: usize = 4;
@@ -58,32 +51,11 @@ const MAX_WRITES: usize = 4;
 /// How often the clock is looked at when nothing happens.
 const TICK: Duration = Duration::from_millis(20);
 
-/// News for the coordinator is gathered for so long: what lands together is told together.
-const GATHER: Duration = Duration::from_millis(2);
-
-/// And for no more than this part of the time that a leaf takes.
-const GATHER_SHARE: u32 = 32;
-
 /// A blob of at most so many bytes, as images' configurations are, is asked of its holders beside the coordinator.
 const SMALL: u64 = 16 << 10;
 
 /// Times that upstream is read anew without one leaf of progress before it counts as failed. Each read has retried by itself.
-const MAX_BARREN_READS: u32 = 2;
-
-/// How long a node that coordinates for itself waits before it asks the right one again: at first, and at last, doubled in between.
-pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);
-const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
-
-/// How long a coordinator may take for its first answer where it, or others of the swarm, gave something a moment ago, or where this node
-/// has begun without it; and where something is under way here meanwhile.
-pub(super) const PATIENCE: Duration = Duration::from_millis(500);
-const PATIENCE_WHEN_BUSY: Duration = Duration::from_secs(2);
-
-/// How long an answer may come late, at the most, while its sender's blocks are coming: over a slow link it waits behind them.
-const BEHIND_BLOCKS: Duration = Duration::from_secs(5);
-
-/// How long a coordinator may keep a request beyond what it is allowed to before it is asked once more; it has [`PATIENCE`] then.
-const GRACE: Duration = Duration::from_millis(500);
+pub(super) const MAX_BARREN_READS: u32 = 2;
 
 /// How long nothing may be under way here before the coordinator is told everything anew: what it knows of this node may be wrong.
 const RESTATE: Duration = Duration::from_secs(3);
@@ -137,46 +109,32 @@ pub(super) struct Driver<'a> {
     pub(super) coordinator: Coordinator,
     pub(super) watch: Watch,
     /// Counts coordinators: answers of an earlier one are no longer listened to.
-    term: u64,
-    answers: FuturesUnordered<BoxFuture<'static, Answered>>,
+    pub(super) term: u64,
+    pub(super) answers: FuturesUnordered<BoxFuture<'static, Answered>>,
     pub(super) has_answered: bool,
     /// The coordinator did not answer in time, and was asked once more.
     pub(super) asked_again: bool,
     pub(super) away: Away,
     /// Since when it is asked, or when those nearer were asked last; `None` where there is nobody to go back to.
-    asked_since: Option<Instant>,
+    pub(super) asked_since: Option<Instant>,
     pub(super) ask_again: Duration,
     /// A coordinator was silent, and this node went on without it.
     pub(super) was_alone: bool,
-    ask_due: Option<Instant>,
+    pub(super) ask_due: Option<Instant>,
 
     fetches: FuturesUnordered<BoxFuture<'static, Fetched>>,
     handles: HashMap<(PeerId, u64), AbortHandle>,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     pub(super) read: ReadState,
-    opened: Option<(u64, Chunks)>,
-    barren_reads: u32,
-    signs: Signs,
+    pub(super) opened: Option<(u64, Chunks)>,
+    pub(super) barren_reads: u32,
+    pub(super) signs: Signs,
     share: Share,
     looking: Option<BoxFuture<'static, Vec<(PeerId, u64)>>>,
     /// When a leaf landed last, or the coordinator was told everything because none did.
     pub(super) progress_at: Instant,
     pub(super) upstream_error: Option<shoal_upstream::Error>,
     troubles: Vec<String>,
-}
-
-pub(super) enum ReadState {
-    None,
-    Opening(Range<u64>, BoxFuture<'static, Result<Reading, shoal_upstream::Error>>),
-    Open(Box<Reading>),
-}
-
-pub(super) enum ReadEvent {
-    Opened(Box<Reading>),
-    Refused(shoal_upstream::Error),
-    Leaf(u64, Bytes),
-    End,
-    Broken(String),
 }
 
 impl<'a> Driver<'a> {
@@ -290,22 +248,6 @@ impl<'a> Driver<'a> {
 
     // === the coordinator ===
 
-    async fn choose_coordinator(&mut self) {
-        match self.candidate(false).await {
-            Some(peer) => self.ask_from_now_on(Coordinator::Peer(peer)),
-            None => {
-                self.ask_from_now_on(Coordinator::Itself);
-                if self.candidate(true).await.is_some() {
-                    // The right one is silent for the moment.
-                    self.was_alone = true;
-                } else {
-                    // This node is the right one: there is nobody to go back to.
-                    self.asked_since = None;
-                }
-            }
-        }
-    }
-
     /// Looks from whom bytes have come.
     fn look(&mut self) {
         let sources: Vec<PeerId> = self.member.sources().collect();
@@ -316,140 +258,6 @@ impl<'a> Driver<'a> {
                 sources.into_iter().zip(arrived).collect()
             };
             self.looking = Some(looking.boxed());
-        }
-    }
-
-    pub(super) fn ask_from_now_on(&mut self, coordinator: Coordinator) {
-        match coordinator {
-            Coordinator::Itself => self.note("this node coordinates".to_owned()),
-            Coordinator::Peer(peer) => self.note(format!("{peer} coordinates")),
-        }
-        self.asked_again = coordinator == self.coordinator && self.has_answered;
-        self.coordinator = coordinator;
-        self.term += 1;
-        self.has_answered = false;
-        self.asked_since = Some(Instant::now());
-        self.answers = FuturesUnordered::new();
-        self.member.new_coordinator();
-        self.ask_due = None;
-        self.tell();
-    }
-
-    /// Asks now if there is something to say and nothing is being gathered.
-    fn tell_when_due(&mut self) {
-        if !self.member.has_news() {
-            return;
-        }
-        if !self.has_answered {
-            self.tell();
-            return;
-        }
-        // Where leaves come quickly a slot must not lie idle for as long as one takes.
-        let gather = self.member.usual().map_or(GATHER, |usual| GATHER.min(usual / GATHER_SHARE));
-        let due = *self.ask_due.get_or_insert_with(|| Instant::now() + gather);
-        if due <= Instant::now() {
-            self.tell();
-        }
-    }
-
-    fn tell(&mut self) {
-        self.ask_due = None;
-        if self.member.wanted().is_empty() {
-            return;
-        }
-        let Some(ask) = self.member.ask() else { return };
-        let term = self.term;
-        let answer = self.send(ask);
-        self.answers.push(async move { (term, answer.await) }.boxed());
-    }
-
-    /// Sends a request. It is on its way when this returns, whether its answer is waited for or not.
-    fn send(&self, ask: Ask<PeerId>) -> BoxFuture<'static, Result<Reply<PeerId>, Unanswered>> {
-        let (env, digest) = (self.env.clone(), self.session.digest);
-        match self.coordinator {
-            Coordinator::Itself => {
-                let answer = env.shown.coordinators.ask(env.swarm.local_peer(), digest, ask);
-                async move {
-                    let answer = answer.ok_or_else(|| Unanswered::failed("it coordinates too many blobs"))?;
-                    answer.await.map_err(|_| Unanswered::failed("it has stopped"))
-                }
-                .boxed()
-            }
-            Coordinator::Peer(peer) => {
-                let limit = if self.has_answered {
-                    env.config.limits.hold + GRACE
-                } else if self.was_alone && self.member.is_busy() {
-                    // What is under way goes on meanwhile: nothing is lost by waiting.
-                    PATIENCE_WHEN_BUSY
-                } else if self.was_alone || env.heard.may_be_late(&peer, Instant::now()) {
-                    PATIENCE
-                } else {
-                    env.config.limits.budget
-                };
-                let answer = tokio::spawn(ask_peer(env, peer, digest, ask, limit));
-                async move { answer.await.map_err(Unanswered::failed)? }.boxed()
-            }
-        }
-    }
-
-    async fn answered(&mut self, answer: Result<Reply<PeerId>, Unanswered>) -> Result<(), Error> {
-        match answer {
-            Ok(reply) => {
-                if let (Coordinator::Peer(peer), false) = (self.coordinator, self.has_answered) {
-                    self.env.reputation.answered(&peer);
-                }
-                self.has_answered = true;
-                self.away.answered();
-                if let Coordinator::Peer(peer) = self.coordinator {
-                    self.env.heard.answered(peer, Instant::now());
-                }
-                let now = self.began.elapsed();
-                for action in self.member.reply(reply, now) {
-                    self.act(action);
-                }
-                if self.member.is_hopeless() && !self.has_work() {
-                    if let Coordinator::Peer(peer) = self.coordinator {
-                        self.is_left_hopeless(peer);
-                        return Ok(());
-                    }
-                    return Err(self.no_source());
-                }
-            }
-            Err(reason) => match self.coordinator {
-                Coordinator::Peer(peer) if self.has_answered && matches!(reason, Unanswered::Late(_)) => {
-                    self.note(format!("coordinator {peer}: {reason}; it is asked once more"));
-                    self.ask_from_now_on(Coordinator::Peer(peer));
-                }
-                Coordinator::Peer(peer) => {
-                    self.trouble(format!("coordinator {peer}: {reason}"));
-                    self.env.reputation.unanswered(peer, self.was_alone && !self.has_answered);
-                    self.fell_silent(peer).await;
-                }
-                Coordinator::Itself => {
-                    self.trouble(format!("this node as coordinator: {reason}"));
-                    return Err(self.no_source());
-                }
-            },
-        }
-        Ok(())
-    }
-
-    /// The coordinator says that nobody can give what is lacking. Where this node reads upstream itself, that is nonsense; otherwise it looks
-    /// for itself.
-    fn is_left_hopeless(&mut self, peer: PeerId) {
-        self.note(format!("{peer} says that nobody can give what is lacking"));
-        if self.upstream_error.is_none() && self.barren_reads < MAX_BARREN_READS {
-            self.watch.nonsense();
-        } else {
-            self.ask_from_now_on(Coordinator::Itself);
-            self.asked_since = None;
-        }
-    }
-
-    /// Tells the coordinator that this node has all, or has given up. Nothing is waited for.
-    pub(super) fn tell_last(&mut self) {
-        if let Some(ask) = self.member.ask() {
-            drop(self.send(ask));
         }
     }
 
@@ -495,7 +303,7 @@ impl<'a> Driver<'a> {
 
     // === what it grants ===
 
-    fn act(&mut self, action: Action<PeerId>) {
+    pub(super) fn act(&mut self, action: Action<PeerId>) {
         match action {
             Action::Fetch(grant) => self.fetch(grant),
             Action::Cancel { leaf, from } => {
@@ -593,71 +401,6 @@ impl<'a> Driver<'a> {
         }
     }
 
-    pub(super) fn open(&mut self, range: Range<u64>) {
-        self.note(format!("reading leaves {}..{} from upstream", range.start, range.end));
-        self.session.reads(true);
-        let size = self.size;
-        let start = leaf_range(size, range.start).start;
-        let arriving = self.signs.of_upstream();
-        if let Some((offset, chunks)) = self.opened.take()
-            && offset <= start
-        {
-            self.read = ReadState::Open(Box::new(Reading::new(counted(chunks, arriving), offset, range, size)));
-            return;
-        }
-        let (env, session) = (self.env.clone(), self.session.clone());
-        let wanted = range.clone();
-        let opening = async move {
-            let end = leaf_range(size, range.end - 1).end;
-            let blob = if end == size {
-                env.upstream.blob(&session.origin, &session.digest, start).await?
-            } else {
-                env.upstream.blob_range(&session.origin, &session.digest, start..end).await?
-            };
-            let offset = blob.offset();
-            Ok(Reading::new(counted(chunks(blob), arriving), offset, range, size))
-        };
-        self.read = ReadState::Opening(wanted, opening.boxed());
-    }
-
-    fn read_event(&mut self, event: ReadEvent) {
-        match event {
-            ReadEvent::Opened(mut reading) => {
-                // It may have been cut while it was opened.
-                let end = match &self.read {
-                    ReadState::Opening(range, _) => range.end,
-                    _ => u64::MAX,
-                };
-                reading.cut(end);
-                self.read = ReadState::Open(reading);
-            }
-            ReadEvent::Leaf(leaf, bytes) => {
-                add(&self.env.counters.from_upstream, bytes.len() as u64);
-                self.session.state().trace.from_upstream += bytes.len() as u64;
-                self.write(leaf, bytes, Source::Upstream, None);
-            }
-            ReadEvent::End => self.read = ReadState::None,
-            ReadEvent::Broken(reason) => {
-                self.read = ReadState::None;
-                self.session.reads(false);
-                self.barren_reads += 1;
-                if self.barren_reads >= MAX_BARREN_READS {
-                    self.member.upstream(false);
-                }
-                self.trouble(format!("upstream broke off: {reason}"));
-                self.member.failed(0, Source::Upstream, Failure::Stalled);
-            }
-            ReadEvent::Refused(error) => {
-                self.note(format!("upstream: {error}"));
-                self.read = ReadState::None;
-                self.session.reads(false);
-                self.upstream_error = Some(error);
-                self.member.upstream(false);
-                self.member.failed(0, Source::Upstream, Failure::Missing);
-            }
-        }
-    }
-
     // === the store ===
 
     pub(super) fn write(&mut self, leaf: u64, bytes: Bytes, source: Source<PeerId>, hash: Option<LeafHash>) {
@@ -750,14 +493,14 @@ impl<'a> Driver<'a> {
         self.session.state().trace.event(self.began.elapsed(), what);
     }
 
-    fn trouble(&mut self, what: String) {
+    pub(super) fn trouble(&mut self, what: String) {
         self.note(what.clone());
         if self.troubles.len() < MAX_TROUBLES {
             self.troubles.push(what);
         }
     }
 
-    fn no_source(&self) -> Error {
+    pub(super) fn no_source(&self) -> Error {
         let peers = if self.troubles.is_empty() { "no peer has it".to_owned() } else { self.troubles.join("; ") };
         let what = format!("blob {} of {}", self.session.digest, self.session.origin);
         match &self.upstream_error {
@@ -770,66 +513,4 @@ impl<'a> Driver<'a> {
             None => Error::Unavailable { what, reason: peers },
         }
     }
-}
-
-async fn ask_peer(
-    env: Arc<Env>,
-    peer: PeerId,
-    digest: shoal_content::Digest,
-    ask: Ask<PeerId>,
-    limit: Duration,
-) -> Result<Reply<PeerId>, Unanswered> {
-    let request = coordinators::encode(&digest, &ask);
-    let began = Instant::now();
-    let answer = env.swarm.coordinate(peer, request);
-    tokio::pin!(answer);
-    // Asked beside the request, so that this costs no time.
-    let (mut arrived, first) = tokio::join!(arrived_from(&env, peer), tokio::time::timeout(limit, &mut answer));
-    let mut waited = first.ok();
-    let answer = loop {
-        if let Some(answer) = waited {
-            break answer;
-        }
-        let before = std::mem::replace(&mut arrived, arrived_from(&env, peer).await);
-        if before == arrived || began.elapsed() >= BEHIND_BLOCKS {
-            return Err(Unanswered::Late(began.elapsed()));
-        }
-        waited = tokio::time::timeout(limit, &mut answer).await.ok();
-    };
-    let answer = answer.map_err(Unanswered::failed)?;
-    Reply::decode(&answer, coordinators::read_peer).map_err(Unanswered::failed)
-}
-
-/// Bytes of blocks that have come from a peer.
-async fn arrived_from(env: &Env, peer: PeerId) -> u64 {
-    let arrived = env.swarm.arrived(vec![peer]).await;
-    arrived.ok().and_then(|arrived| arrived.first().copied()).unwrap_or(0)
-}
-
-pub(super) async fn next_read(state: &mut ReadState) -> ReadEvent {
-    match state {
-        ReadState::None => std::future::pending().await,
-        ReadState::Opening(_, opening) => match opening.await {
-            Ok(reading) => ReadEvent::Opened(Box::new(reading)),
-            Err(error) => ReadEvent::Refused(error),
-        },
-        ReadState::Open(reading) => match reading.next().await {
-            Read::Leaf(leaf, bytes) => ReadEvent::Leaf(leaf, bytes),
-            Read::End => ReadEvent::End,
-            Read::Broken(reason) => ReadEvent::Broken(reason),
-        },
-    }
-}
-
-/// The same, counted as they come.
-fn counted(chunks: Chunks, arriving: Arc<AtomicU64>) -> Chunks {
-    let count = move |chunk: &Result<Bytes, String>| {
-        let count = chunk.as_ref().map_or(0, Bytes::len);
-        arriving.fetch_add(count as u64, Ordering::Relaxed);
-    };
-    Box::pin(chunks.inspect(count))
-}
-
-pub(crate) fn chunks(stream: shoal_upstream::BlobStream) -> Chunks {
-    Box::pin(stream.map(|chunk| chunk.map_err(|error| error.to_string())))
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{Session, drive::chunks, run::Env};
+use super::{Session, reads::chunks, run::Env};
 use crate::{
     face::Error,
     reading::Chunks,

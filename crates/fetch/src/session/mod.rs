@@ -8,12 +8,14 @@
 //! whole digest matches. The leaf that completes a blob is given to readers only then. Where an outline turns out to have lied,
 //! its leaves are read anew from somebody else, and a reader that was given a wrong leaf ends short.
 
+mod asking;
 mod audit;
 mod away;
 mod coordination;
 mod drive;
 mod locate;
 mod reader;
+mod reads;
 mod recover;
 mod run;
 mod sharing;
@@ -32,8 +34,8 @@ use shoal_content::{
 use shoal_store::{Blob, Partial};
 use tokio::sync::{Notify, watch};
 
-pub(crate) use drive::chunks;
 pub(crate) use reader::{Reader, Step as ReaderStep, local};
+pub(crate) use reads::chunks;
 pub(crate) use run::{Env, drive};
 pub(crate) use sharing::Sharing;
 

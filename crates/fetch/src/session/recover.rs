@@ -26,8 +26,9 @@ use shoal_swarm::PeerId;
 
 use super::{
     audit::{Audit, Change},
-    drive::{Driver, ReadEvent, ReadState, Said, next_read},
+    drive::{Driver, Said},
     local,
+    reads::{ReadEvent, ReadState, next_read},
 };
 use crate::{
     face::Error,
