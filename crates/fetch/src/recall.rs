@@ -22,8 +22,8 @@ use crate::{
 /// Indexes in indexes that are followed.
 const DEPTH: usize = 3;
 
-/// Manifests that are followed from one name. An index may name the same ones again and again, in indexes of indexes: each is read once.
-const MOST_FOLLOWED: usize = 1024;
+/// Manifests that were followed, in which repositories. Indexes may name the same ones again and again: each is read once.
+type Followed = HashSet<(Arc<Origin>, Digest)>;
 
 /// Takes note that upstream has answered for a manifest, also for after a restart where that is news.
 pub(crate) async fn answered(store: &Store, belonging: &Mutex<Belonging>, origin: &Origin, digest: &Digest) {
@@ -63,10 +63,11 @@ pub(crate) fn recall(store: &Store, belonging: &Mutex<Belonging>) {
     // Where there is not room for all, the latest stay.
     tags.sort_by_key(|(_, record)| record.resolved_at);
     let count = tags.len();
+    let mut followed = Followed::new();
     for (key, record) in tags {
         let Some(origin) = origin_of(&key).map(Arc::new) else { continue };
         lock(belonging).answered(&origin, Kind::Manifest, &record.digest, None);
-        follow(store, belonging, &origin, &record.digest, DEPTH, &mut HashSet::new());
+        follow(store, belonging, &origin, &record.digest, DEPTH, &mut followed);
     }
     tracing::info!(manifests = count, "upstream cannot be asked: went through what it said before the restart");
 }
@@ -77,9 +78,9 @@ fn follow(
     origin: &Arc<Origin>,
     digest: &Digest,
     depth: usize,
-    followed: &mut HashSet<Digest>,
+    followed: &mut Followed,
 ) {
-    if followed.len() >= MOST_FOLLOWED || !followed.insert(*digest) {
+    if !followed.insert((origin.clone(), *digest)) {
         return;
     }
     let parsed = match manifests::read(store, digest) {
@@ -138,7 +139,7 @@ mod tests {
         }
         let origin = Arc::new(Origin { registry: "a.b".parse().unwrap(), repository: "c".parse().unwrap() });
         let belonging = Mutex::new(Belonging::new(100, Duration::from_secs(60)));
-        let mut followed = HashSet::new();
+        let mut followed = Followed::new();
         lock(&belonging).answered(&origin, Kind::Manifest, &digest, None);
         follow(&store, &belonging, &origin, &digest, DEPTH, &mut followed);
         assert_eq!(followed.len(), DEPTH + 1);
