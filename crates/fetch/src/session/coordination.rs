@@ -20,8 +20,16 @@ use crate::coordinators::{NEIGHBOURS, words};
 /// Peers that may come to coordinate a blob where nearer ones are of no use.
 pub(super) const CANDIDATES: usize = 8;
 
-/// How long nothing may be under way here before the neighbours are asked, and between two times of that.
+/// How long nothing may be under way here before the neighbours are asked, and between two times of that; at least.
 const STARVED: Duration = Duration::from_millis(700);
+
+/// Where leaves take longer, so many times what one takes: with many members it is long until each has its turn.
+const STARVED_LEAVES: u32 = 2;
+
+/// That the neighbours have what is not given here says little by itself: they may all be sending it to others. So it must be so, with the same
+/// leaf, when they are asked again, and once more for each so many of them that have read something: the more there are, the longer it is
+/// until each has its turn.
+const CROWD: usize = 6;
 
 /// Sources without what was granted, one after the other, after which the coordinator is of no use; and how long nothing has landed by then.
 const MAX_IN_VAIN: u32 = 8;
@@ -37,8 +45,9 @@ pub(super) struct Watch {
     useless: BTreeSet<PeerId>,
     starving: Option<Instant>,
     asking: Option<JoinHandle<Vec<Outline>>>,
-    /// Leaves that are lacking here and were there when the neighbours were asked last.
+    /// Leaves that are lacking here and were there each time that the neighbours were asked, and how often that was.
     seen: BTreeSet<u64>,
+    starved: usize,
     in_vain: u32,
     empty: BTreeSet<PeerId>,
     is_nonsense: bool,
@@ -108,9 +117,11 @@ impl Driver<'_> {
             self.watch.starving = None;
             self.watch.asking = None;
             self.watch.seen.clear();
+            self.watch.starved = 0;
             return;
         }
         let since = *self.watch.starving.get_or_insert_with(Instant::now);
+        let starved = self.member.usual().map_or(STARVED, |usual| STARVED.max(usual * STARVED_LEAVES));
         match self.watch.asking.take() {
             Some(asking) if asking.is_finished() => {
                 self.watch.starving = Some(Instant::now());
@@ -122,13 +133,16 @@ impl Driver<'_> {
                     .collect();
                 if words.is_empty() {
                     self.leave(coordinator, "it gives nothing, and nobody reads").await;
-                } else if !lacking.is_disjoint(&self.watch.seen) {
+                    return;
+                }
+                let still: BTreeSet<u64> = lacking.intersection(&self.watch.seen).copied().collect();
+                (self.watch.seen, self.watch.starved) =
+                    if still.is_empty() { (lacking, 0) } else { (still, self.watch.starved + 1) };
+                if self.watch.starved > words.len() / CROWD {
                     self.leave(coordinator, "it does not give what others have").await;
-                } else {
-                    self.watch.seen = lacking;
                 }
             }
-            None if since.elapsed() >= STARVED => self.watch.asking = Some(self.ask_neighbours()),
+            None if since.elapsed() >= starved => self.watch.asking = Some(self.ask_neighbours()),
             asking => self.watch.asking = asking,
         }
     }
