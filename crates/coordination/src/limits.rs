@@ -46,7 +46,7 @@ impl Default for Limits {
             uploads: 4,
             downloads: 4,
             lease: 1,
-            readers: 32,
+            readers: 8,
             hold: Duration::from_millis(300),
             budget: Duration::from_millis(80),
             stall: Duration::from_secs(1),

@@ -83,6 +83,7 @@ fn a_swarm_nears_the_bound_and_reads_upstream_once() {
 fn several_layers_at_once_are_no_slower_than_one() {
     let cases = [
         ("8 cold, four layers", 8, 50.0, 100.0, false, 1.15),
+        ("24 cold, slow, four layers", 24, 25.0, 50.0, false, 1.3),
         ("1 warm + 7, four layers", 7, 1.0, 100.0, true, 1.25),
         ("1 warm + 23, four layers", 23, 1.0, 100.0, true, 1.4),
     ];
