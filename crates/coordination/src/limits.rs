@@ -9,9 +9,10 @@ pub struct Limits {
     pub uploads: u32,
     /// Leaves that a member takes from peers at once.
     pub downloads: u32,
-    /// Leaves that a member may read from upstream at once while others read too.
+    /// Leaves that a member is lent at once while others read too, at the most: where upstream is far away or slow to begin.
     pub lease: usize,
-    /// Members that read from upstream at once. More would share its link so thinly that no leaf comes in soon.
+    /// Members that usually read from upstream at once, of all the blobs that they are getting. More would share its link so thinly that no
+    /// leaf comes in soon.
     pub readers: usize,
     /// How long a coordinator keeps a request open that it has nothing for.
     pub hold: Duration,
@@ -45,7 +46,7 @@ impl Default for Limits {
         Self {
             uploads: 4,
             downloads: 4,
-            lease: 1,
+            lease: 8,
             readers: 8,
             hold: Duration::from_millis(300),
             budget: Duration::from_millis(80),

@@ -182,7 +182,7 @@ impl<P: Copy + Ord> Member<P> {
         self.restate
             || !self.landed.is_empty()
             || !self.failed.is_empty()
-            || self.slots_told != Some(self.free_slots())
+            || self.slots_told != Some(self.slots())
             || self
                 .wanted_told
                 .as_ref()
@@ -328,7 +328,7 @@ impl<P: Copy + Ord> Member<P> {
         if !self.has_news() {
             return None;
         }
-        let slots = self.free_slots();
+        let slots = self.slots();
         self.sequence += 1;
         self.slots_told = Some(slots);
         self.wanted_told = Some(self.wanted.clone());
@@ -402,8 +402,8 @@ impl<P: Copy + Ord> Member<P> {
         self.clock.get_or_insert_with(|| Clock::new(now, self.limits.leap())).look(now)
     }
 
-    fn free_slots(&self) -> u32 {
-        let taken = u32::try_from(self.fetching.len()).unwrap_or(u32::MAX);
-        self.window.get().div_ceil(self.blobs).saturating_sub(taken)
+    /// Leaves that it takes at once.
+    fn slots(&self) -> u32 {
+        self.window.get().div_ceil(self.blobs)
     }
 }

@@ -25,7 +25,7 @@ pub struct Ask<P> {
     pub landed: Vec<(u64, Option<LeafHash>)>,
     /// What was granted and did not come.
     pub failed: Vec<(u64, Source<P>, Failure)>,
-    /// Leaves from peers that it can take beside those under way.
+    /// Leaves from peers that it takes at once, those under way among them.
     pub slots: u32,
     /// Blobs that its node is getting at this time, this one among them: they share its links.
     pub blobs: u32,

@@ -14,7 +14,7 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// Longest name of a peer, in bytes. libp2p's are 38.
 const MAX_PEER: usize = 64;
 
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// Why bytes are not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

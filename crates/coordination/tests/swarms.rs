@@ -87,11 +87,37 @@ fn several_layers_at_once_are_no_slower_than_one() {
         ("1 warm + 7, four layers", 7, 1.0, 100.0, true, 1.25),
         ("1 warm + 23, four layers", 23, 1.0, 100.0, true, 1.4),
     ];
-    hold_to(&cases, |mut world| {
-        world.blobs = [52, 28, 14, 6].map(|leaves| leaves * shoal_content::LEAF_SIZE).to_vec();
-        world.delay = (Duration::from_millis(5), Duration::from_millis(5));
-        world
-    });
+    let delay = (Duration::from_millis(5), Duration::from_millis(5));
+    hold_to(&cases, |world| World { delay, ..image(world) });
+}
+
+fn image(mut world: World) -> World {
+    world.blobs = [52, 28, 14, 6].map(|leaves| leaves * shoal_content::LEAF_SIZE).to_vec();
+    world
+}
+
+/// On full links a message waits behind blocks. A slot must not lie idle for as long as three of them take.
+#[test]
+fn messages_that_wait_behind_blocks_cost_little() {
+    let cases = [
+        ("8 cold, four layers", 8, 50.0, 100.0, false, 1.15),
+        ("8 cold, U 200 u 100", 8, 200.0, 100.0, false, 1.35),
+        ("24 cold, slow, four layers", 24, 25.0, 50.0, false, 1.2),
+        ("1 warm + 7, four layers", 7, 1.0, 100.0, true, 1.4),
+        ("1 warm + 23, four layers", 23, 1.0, 50.0, true, 1.45),
+    ];
+    hold_to(&cases, |world| World { queue: Duration::from_millis(80), ..image(world) });
+}
+
+/// Whoever is first to read must have a leaf to pass on soon, whatever upstream gives.
+#[test]
+fn an_upstream_that_is_slow_to_begin_is_read_in_long_runs() {
+    let cases = [
+        ("8 cold, one layer", 8, 100.0, 200.0, false, 1.5),
+        ("24 cold, one layer", 24, 100.0, 200.0, false, 1.6),
+        ("1 alone", 1, 100.0, 200.0, false, 1.15),
+    ];
+    hold_to(&cases, |world| World { first_byte: Duration::from_secs(1), ..world });
 }
 
 #[test]

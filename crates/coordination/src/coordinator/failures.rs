@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use super::{Coordinator, parties::Slot};
+use super::{
+    Coordinator,
+    parties::{Granted, Slot},
+};
 use crate::message::{Failure, Source};
 
 /// Refusals remembered of one member. Each is one leaf of one source. A source that fails beyond is shunned.
@@ -33,7 +36,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             Source::Peer(source) => {
                 let (Ok(leaf), Some(source)) = (usize::try_from(leaf), self.parties.slot(source)) else { return };
                 let granted = self.parties.member(slot).and_then(|member| member.grants.get(&leaf)).copied();
-                let Some((_, since)) = granted.filter(|(from, _)| *from == source) else { return };
+                let Some(Granted { since, .. }) = granted.filter(|granted| granted.from == source) else { return };
                 self.release(slot, leaf);
                 match why {
                     Failure::Missing => self.not_given(slot, leaf, source, since, false),

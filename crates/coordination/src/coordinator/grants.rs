@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Coordinator,
-    parties::{Member, Slot},
+    parties::{Granted, Member, Slot},
     sources::Load,
 };
 use crate::{
@@ -47,22 +47,26 @@ impl<P: Copy + Ord> Coordinator<P> {
         })
     }
 
-    /// Leaves of this blob that a source sends at once. Its link is shared by as many blobs as members are getting at a time: by the median,
-    /// which no few of them move by what they say.
+    /// Leaves of this blob that a source sends at once. Its link is shared by as many blobs as members are getting at a time.
     pub(super) fn uploads(&self) -> u32 {
+        self.limits.uploads.div_ceil(self.blobs_at_once())
+    }
+
+    /// How many blobs members are getting at a time: the median, which no few of them move by what they say.
+    pub(super) fn blobs_at_once(&self) -> u32 {
         let up_to = self.blobs.iter().scan(0, |sum, members| {
             *sum += members;
             Some(*sum)
         });
-        let blobs = (1..).zip(up_to).find(|(_, members)| 2 * members >= self.members).map_or(1, |(blobs, _)| blobs);
-        self.limits.uploads.div_ceil(blobs)
+        (1..).zip(up_to).find(|(_, members)| 2 * members >= self.members).map_or(1, |(blobs, _)| blobs)
     }
 
     /// Whether a member waits and can take one more.
     fn can_take(&self, member: &Member) -> bool {
         // Who let things lapse is given less, until something lands there.
         let most = (self.limits.downloads >> member.lapses.min(31)).max(1) as usize;
-        member.open.is_some() && member.slots > 0 && member.grants.len() < most
+        let under_way = member.grants.len() - member.ending();
+        member.open.is_some() && under_way < most.min(member.slots as usize)
     }
 
     /// The member that has least of those that lack something that a source has, and what it should get.
@@ -188,8 +192,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         party.sent += 1;
         self.place(source);
         if let Some(member) = self.parties.member_mut(taker) {
-            member.slots -= 1;
-            member.grants.insert(leaf, (source, now));
+            member.grants.insert(leaf, Granted { from: source, since: now, is_ending: false });
             member.busy_since.get_or_insert(now);
         }
         self.queue(taker);
@@ -203,7 +206,8 @@ impl<P: Copy + Ord> Coordinator<P> {
             return;
         }
         let Some(member) = self.parties.member_mut(taker) else { return };
-        if member.grants.insert(leaf, (source, now)).is_none() {
+        let granted = Granted { from: source, since: now, is_ending: false };
+        if member.grants.insert(leaf, granted).is_none() {
             member.busy_since.get_or_insert(now);
             self.parties[source].uploads += 1;
             self.place(source);
@@ -213,12 +217,12 @@ impl<P: Copy + Ord> Coordinator<P> {
 
     /// A grant is over; gives from whom it was, and since when.
     pub(super) fn release(&mut self, taker: Slot, leaf: usize) -> Option<(Slot, Duration)> {
-        let (source, since) = self.parties.member_mut(taker)?.grants.remove(&leaf)?;
-        if let Some(party) = self.parties.get(source) {
-            let uploads = party.uploads.saturating_sub(1);
-            self.parties[source].uploads = uploads;
-            let party = &self.parties[source];
-            if uploads == 0 && !party.whole && party.have.is_empty() && party.member.is_none() {
+        let Granted { from: source, since, is_ending } = self.parties.member_mut(taker)?.grants.remove(&leaf)?;
+        if self.parties.get(source).is_some() {
+            let party = &mut self.parties[source];
+            let sending = if is_ending { &mut party.ending } else { &mut party.uploads };
+            *sending = sending.saturating_sub(1);
+            if party.uploads + party.ending == 0 && !party.whole && party.have.is_empty() && party.member.is_none() {
                 // All that was known of it was that somebody got something from it.
                 self.forget(source);
             } else {
@@ -229,6 +233,40 @@ impl<P: Copy + Ord> Coordinator<P> {
         self.leaves.change(leaf, |at| at.in_flight = at.in_flight.saturating_sub(1));
         self.queue(taker);
         Some((source, since))
+    }
+
+    /// What should be there soon makes room for another leaf, at its source and at its taker: by the time that one is granted, asked for and
+    /// on its way, which are three messages on links that are full, the place is free. Where leaves come more slowly than they did, each would
+    /// seem to be there soon; so there are no more such than half of what is sent at once.
+    pub(super) fn foresee(&mut self) {
+        let Some(soon) = self.usual_peer.soon() else { return };
+        let now = self.clock.passed();
+        let most = self.uploads().div_ceil(2);
+        let old: Vec<(Slot, usize, Slot)> = self
+            .parties
+            .members()
+            .flat_map(|(taker, member)| {
+                let is_old = move |granted: &Granted| !granted.is_ending && now - granted.since >= soon;
+                let old = member.grants.iter().filter(move |(_, granted)| is_old(granted));
+                old.map(move |(leaf, granted)| (taker, *leaf, granted.from))
+            })
+            .collect();
+        for (taker, leaf, source) in old {
+            if self.parties.get(source).is_none_or(|party| party.ending >= most) {
+                continue;
+            }
+            let Some(member) = self.parties.member_mut(taker).filter(|member| member.ending() < most as usize) else {
+                continue;
+            };
+            if let Some(granted) = member.grants.get_mut(&leaf) {
+                granted.is_ending = true;
+                let party = &mut self.parties[source];
+                party.uploads = party.uploads.saturating_sub(1);
+                party.ending += 1;
+                self.place(source);
+                self.freed.push(source);
+            }
+        }
     }
 
     /// Puts a party where it belongs among the sources.

@@ -36,6 +36,11 @@ impl Usual {
         self.0 = Some(self.0.map_or(time, |usual| (usual * 7 + time) / 8));
     }
 
+    /// The time after which something that takes as long as usual should be there before news of it could be.
+    pub(super) fn soon(&self) -> Option<Duration> {
+        self.0.map(|usual| usual * 2 / 3)
+    }
+
     /// The time after which something is late.
     pub(super) fn late(&self, limits: &Limits) -> Duration {
         self.0.map_or(limits.first, |usual| usual * limits.patience).max(limits.stall)
@@ -55,8 +60,8 @@ impl<P: Copy + Ord> Coordinator<P> {
             .parties
             .members()
             .flat_map(|(slot, member)| {
-                let late = member.grants.iter().filter(move |(_, (_, since))| now - *since > late_peer);
-                late.map(move |(leaf, (source, since))| (slot, *leaf, *source, *since))
+                let late = member.grants.iter().filter(move |(_, granted)| now - granted.since > late_peer);
+                late.map(move |(leaf, granted)| (slot, *leaf, granted.from, granted.since))
             })
             .collect();
         for (slot, leaf, source, since) in late {

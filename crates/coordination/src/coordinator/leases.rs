@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Coordinator, parties::Slot};
+use super::{
+    Coordinator,
+    parties::{Member, Slot},
+};
 use crate::bits::{mask, ones};
 
 /// Leaves that a member lacks of which it is asked whether anybody can give them to it, where it has misgivings.
@@ -13,7 +16,7 @@ impl<P: Copy + Ord> Coordinator<P> {
     pub(super) fn lend_out(&mut self, asker: Option<Slot>) {
         if std::mem::take(&mut self.lendable) {
             for slot in self.waiting.iter().map(|(_, slot)| *slot).collect::<Vec<_>>() {
-                if self.reading >= self.limits.readers || self.leaves.unread().is_empty() {
+                if self.reading >= self.readers() || self.leaves.unread().is_empty() {
                     break;
                 }
                 self.lend(slot);
@@ -32,7 +35,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             && member.upstream
             && member.reading.is_none()
             && member.upstream_avoided_until <= now
-            && self.reading < self.limits.readers;
+            && self.reading < self.readers();
         let may_come_from_swarm = self.searching && now < self.limits.budget;
         if !may_read || may_come_from_swarm {
             return;
@@ -41,7 +44,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         if self.reads_badly(slot) > 0 && self.has_better_reader(slot, first, false) {
             return;
         }
-        let longest = if self.members == 1 { member.wanted.end } else { first + self.limits.lease };
+        let longest = if self.members == 1 { member.wanted.end } else { first + self.lease(member) };
         let end = longest.min(member.wanted.end);
         let range = first..(first + 1..end).find(|leaf| !self.is_to_read(slot, *leaf)).unwrap_or(end.max(first + 1));
         for leaf in range.clone() {
@@ -55,9 +58,21 @@ impl<P: Copy + Ord> Coordinator<P> {
         }
         if let Some(member) = self.parties.member_mut(slot) {
             member.reading = Some((range, now));
+            member.is_fresh = true;
             member.busy_since.get_or_insert(now);
             self.reading += 1;
         }
+    }
+
+    /// Members that read this blob from upstream at once. Its link is shared by as many blobs as members are getting at a time.
+    fn readers(&self) -> usize {
+        self.readers.at_once(self.limits.readers.div_ceil(self.blobs_at_once() as usize))
+    }
+
+    /// Leaves that a member is lent at once while others read too. One where it is slow, or may be: they would be late.
+    fn lease(&self, member: &Member) -> usize {
+        let is_quick = member.taking.get().is_some() && !member.is_slow(self.usual_taking, self.clock.passed());
+        if is_quick { self.readers.run(self.limits.lease) } else { 1 }
     }
 
     /// How little others gain by what a member reads: 0 when they get it soon, 1 when its link is slow, more when they do not get it from
@@ -158,10 +173,15 @@ impl<P: Copy + Ord> Coordinator<P> {
         range.start = left.unwrap_or(range.end);
         if left.is_none() {
             member.reading = None;
-            self.lendable |= self.reading >= self.limits.readers;
             self.reading -= 1;
         }
         member.took(now);
+        self.readers.landed();
+        if std::mem::take(&mut member.is_fresh) {
+            self.readers.began(took);
+        }
+        // One more may read.
+        self.lendable = true;
         if self.tells_pace(leaf) {
             if let Some(member) = self.parties.member_mut(slot) {
                 member.taking.learn(took, at_once);
@@ -230,14 +250,14 @@ impl<P: Copy + Ord> Coordinator<P> {
         if self.members < 2 || self.reading == 0 {
             return;
         }
-        let lease = self.limits.lease;
         let cuts: Vec<(Slot, Range<usize>)> = self
             .waiting
             .iter()
             .filter_map(|(_, slot)| {
-                let (range, _) = self.parties.member(*slot)?.reading.as_ref()?;
+                let member = self.parties.member(*slot)?;
+                let (range, _) = member.reading.as_ref()?;
                 // Two leaves stay: one is coming in, and the news of the cut takes its time.
-                let keep = range.start + lease + 1;
+                let keep = range.start + self.lease(member) + 1;
                 (range.end > keep).then_some((*slot, keep..range.end))
             })
             .collect();

@@ -7,6 +7,7 @@
 //! | `sources` | who can be asked for which leaf, and how busy each is |
 //! | `grants` | which leaf goes from whom to whom |
 //! | `leases` | who reads what from upstream |
+//! | `readers` | how many read at once, and how long a run each is lent |
 //! | `claims` | what a party says that it has, and whose word on a hash counts |
 //! | `failures` | what follows when something was not given, or is not believed |
 //! | `lateness` | what has not come in time; when nothing will come any more |
@@ -22,6 +23,7 @@ mod lateness;
 mod leases;
 mod leaves;
 mod parties;
+mod readers;
 mod sources;
 
 use std::{
@@ -35,6 +37,7 @@ use self::{
     lateness::Usual,
     leaves::{Known, Leaves},
     parties::{Member, Open, Parties, Slot},
+    readers::Readers,
     sources::Sources,
 };
 use crate::{
@@ -66,6 +69,7 @@ pub struct Coordinator<P> {
     /// Members that can read from upstream, and those that do.
     can_read: usize,
     reading: usize,
+    readers: Readers,
     /// Whether holders are still being looked for.
     searching: bool,
     /// Somebody lacks what nobody has: another search is worth its while.
@@ -107,6 +111,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             blobs: [0; MAX_BLOBS],
             can_read: 0,
             reading: 0,
+            readers: Readers::default(),
             searching: true,
             stuck: false,
             searches_left: SEARCHES_AGAIN,
@@ -262,6 +267,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         self.take_back_late();
         self.forgive();
         self.judge();
+        self.foresee();
         self.lendable = true;
         let mut replies = self.serve(None);
         self.sweep();
@@ -340,7 +346,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             .parties
             .members()
             .flat_map(|(taker, member)| {
-                let from_it = member.grants.iter().filter(|(_, (from, _))| *from == slot);
+                let from_it = member.grants.iter().filter(|(_, granted)| granted.from == slot);
                 from_it.map(move |(leaf, _)| (taker, *leaf))
             })
             .collect();

@@ -24,8 +24,10 @@ pub(super) struct Party<P> {
     pub whole: bool,
     pub have: Bits,
     pub member: Option<Member>,
-    /// Leaves that it is sending.
+    /// Leaves that it is sending, those aside that should be there soon.
     pub uploads: u32,
+    /// Leaves that it is sending and that should be there soon.
+    pub ending: u32,
     /// Leaves that it has been told to send so far.
     pub sent: u64,
     /// It is passed over until then.
@@ -41,13 +43,24 @@ pub(super) struct Party<P> {
     pub is_slow: bool,
 }
 
+/// A leaf that a member is getting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Granted {
+    pub from: Slot,
+    pub since: Duration,
+    /// It should be there soon: another may be granted in its place.
+    pub is_ending: bool,
+}
+
 /// A party that wants leaves.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// What it is getting, from whom and since when.
-    pub grants: BTreeMap<usize, (Slot, Duration)>,
+    /// What it is getting.
+    pub grants: BTreeMap<usize, Granted>,
     /// What it reads from upstream, and when it last made progress with it.
     pub reading: Option<(Range<usize>, Duration)>,
+    /// Nothing of what it was lent last has come yet.
+    pub is_fresh: bool,
     /// The read under way ends before this leaf; it has not been told yet.
     pub cut: Option<u64>,
     pub wanted: Range<usize>,
@@ -56,6 +69,7 @@ pub(super) struct Member {
     /// How long leaves take to it, and since when it has something under way of which nothing has landed.
     pub taking: Pace,
     pub busy_since: Option<Duration>,
+    /// Leaves that it takes at once.
     pub slots: u32,
     /// Blobs that its node is getting, as it says: 1 to 16.
     pub blobs: Option<usize>,
@@ -125,6 +139,7 @@ impl<P: Copy + Ord> Parties<P> {
             have: Bits::default(),
             member: None,
             uploads: 0,
+            ending: 0,
             sent: 0,
             avoided_until: None,
             avoided_before: 0,
@@ -206,6 +221,7 @@ impl Member {
         Self {
             grants: BTreeMap::new(),
             reading: None,
+            is_fresh: false,
             cut: None,
             wanted: 0..0,
             waits_since: now,
@@ -239,6 +255,11 @@ impl Member {
     /// Leaves under way to it.
     pub(super) fn under_way(&self) -> u32 {
         u32::try_from(self.grants.len()).unwrap_or(u32::MAX).saturating_add(u32::from(self.reading.is_some()))
+    }
+
+    /// Leaves under way from peers that should be there soon.
+    pub(super) fn ending(&self) -> usize {
+        self.grants.values().filter(|granted| granted.is_ending).count()
     }
 
     /// A leaf has come.

@@ -125,6 +125,16 @@ impl Links {
         from == self.down.len() || self.sides[from] == self.sides[to]
     }
 
+    /// Whether a node sends.
+    pub(super) fn is_sending(&self, end: usize) -> bool {
+        !self.up[end].flows.is_empty()
+    }
+
+    /// Whether a node receives.
+    pub(super) fn is_receiving(&self, end: usize) -> bool {
+        !self.down[end].flows.is_empty()
+    }
+
     /// Whether bytes of a flow come in now.
     pub(super) fn is_moving(&self, id: usize) -> bool {
         self.flows[id].live && self.flows[id].rate > 0.0

@@ -5,8 +5,8 @@
 //! same outcome, so a seed is all that is needed to see a failure again. What surrounds the core on a real node, whom a session asks and
 //! what it does when nobody answers, is played by `session.rs` as `crates/fetch` does it.
 //!
-//! Left out: CPU, the shape of TCP (a flow has its share of a link at once), queues in front of links, the disk. [`World::landing`],
-//! [`World::delay`] and [`World::first_byte`] stand for what a leaf, a message and a read cost beside their bytes.
+//! Left out: CPU, the shape of TCP (a flow has its share of a link at once), the disk. [`World::landing`], [`World::delay`],
+//! [`World::queue`] and [`World::first_byte`] stand for what a leaf, a message and a read cost beside their bytes.
 
 mod audit;
 mod events;
@@ -43,6 +43,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// One way of a message: at least, and what it varies by.
     pub delay: (Duration, Duration),
+    /// How long a message waits, at the most, behind what else flows out of its sender, and as long behind what flows to its receiver.
+    pub queue: Duration,
     /// Messages lost, in percent, until `calm`.
     pub loss: u64,
     /// From when on no message is lost.
@@ -170,6 +172,7 @@ impl World {
             upstream: mbit(upstream),
             nodes: vec![node; nodes],
             delay: (Duration::from_millis(2), Duration::from_millis(2)),
+            queue: Duration::ZERO,
             loss: 0,
             calm: Duration::ZERO,
             search: Duration::from_millis(5),

@@ -18,6 +18,8 @@ const GATHER: Duration = Duration::from_millis(2);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) const ASK_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+/// Where something is under way meanwhile, and this node has begun by itself.
+const PATIENCE_WHEN_BUSY: Duration = Duration::from_secs(2);
 const RESTATE: Duration = Duration::from_secs(3);
 /// How late an answer may be before the coordinator is asked once more; it has [`PATIENCE`] then.
 const GRACE: Duration = Duration::from_millis(500);
@@ -25,6 +27,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const MAX_SILENT: usize = 3;
 /// Terms from here on are those of probes, and tell who was probed.
 const PROBES: u64 = 1 << 40;
+/// How long it counts that a node has answered, or given something: others may be late then.
+const LATELY: Duration = Duration::from_secs(5);
 /// How long a coordinator that did not answer is not waited for.
 const SILENT: Duration = Duration::from_secs(5);
 
@@ -98,6 +102,12 @@ impl Swarm<'_> {
         self.nodes[at(peer)].silent.get(&coordinator).is_some_and(|since| self.now - since < nanos(SILENT))
     }
 
+    /// Whether an answer may be late: something was heard of others a moment ago, and none of them was silent since.
+    fn may_be_late(&self, peer: Peer) -> bool {
+        let node = &self.nodes[at(peer)];
+        node.heard.is_some_and(|heard| self.now - heard < nanos(LATELY)) && node.unheard <= node.heard
+    }
+
     /// The session ends without the whole.
     pub(super) fn give_up(&mut self, peer: Peer, blob: usize) {
         let Some(session) = self.session(peer, blob) else { return };
@@ -158,15 +168,21 @@ impl Swarm<'_> {
     fn tell(&mut self, peer: Peer, blob: usize, is_last: bool) {
         let limits = &self.world.limits;
         let (hold, budget) = (limits.hold, limits.budget);
+        let may_be_late = self.may_be_late(peer);
         let Some(session) = self.session(peer, blob) else { return };
         session.ask_due = None;
         let Some(ask) = session.member.ask() else { return };
         let (to, term, sequence) = (session.coordinator, session.term, ask.sequence);
-        let limit = match (to == peer, session.has_answered, session.was_alone || session.asked_again) {
-            (true, ..) => None,
-            (false, true, _) => Some(hold + GRACE),
-            (false, false, true) => Some(PATIENCE),
-            (false, false, false) => Some(budget),
+        let limit = if to == peer {
+            None
+        } else if session.has_answered {
+            Some(hold + GRACE)
+        } else if session.was_alone && session.member.is_busy() {
+            Some(PATIENCE_WHEN_BUSY)
+        } else if session.was_alone || session.asked_again || may_be_late {
+            Some(PATIENCE)
+        } else {
+            Some(budget)
         };
         if !is_last {
             session.open.push(sequence);
@@ -198,7 +214,11 @@ impl Swarm<'_> {
         session.open.retain(|open| *open != reply.sequence);
         session.has_answered = true;
         session.silent = 0;
+        let is_other = session.coordinator != peer;
         let actions = session.member.reply(reply, now);
+        if is_other {
+            self.nodes[at(peer)].heard = Some(self.now);
+        }
         for action in actions {
             self.act(peer, blob, action);
         }
@@ -224,7 +244,9 @@ impl Swarm<'_> {
         session.was_alone = true;
         session.silent += 1;
         let seeks = session.member.is_in_company() && session.silent < MAX_SILENT;
-        self.nodes[at(peer)].silent.insert(silent, now);
+        let node = &mut self.nodes[at(peer)];
+        node.silent.insert(silent, now);
+        node.unheard = Some(now);
         let next = if seeks { self.candidate(peer, blob) } else { peer };
         self.ask_from_now_on(peer, blob, next);
         self.turn(peer, blob);

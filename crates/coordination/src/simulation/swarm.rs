@@ -39,6 +39,9 @@ pub(super) struct State {
     pub liars: Vec<Option<Liar>>,
     /// Coordinators that did not answer, and when.
     pub silent: BTreeMap<Peer, Moment>,
+    /// When another node answered or gave something last, and when one that was asked did not.
+    pub heard: Option<Moment>,
+    pub unheard: Option<Moment>,
 }
 
 pub(super) struct Swarm<'a> {
@@ -126,6 +129,8 @@ impl<'a> Swarm<'a> {
                 instances: outlines.iter().map(|_| None).collect(),
                 liars: outlines.iter().map(|_| None).collect(),
                 silent: BTreeMap::new(),
+                heard: None,
+                unheard: None,
             })
             .collect();
         let mut swarm = Self {
@@ -215,8 +220,11 @@ impl<'a> Swarm<'a> {
         if is_lost || !self.links.reach(at(from), at(to)) {
             return None;
         }
+        let queues = [self.links.is_sending(at(from)), self.links.is_receiving(at(to))];
+        let behind = queues.into_iter().filter(|is_busy| *is_busy && !self.world.queue.is_zero());
+        let waits: u64 = behind.map(|_| self.random.below(nanos(self.world.queue) + 1)).sum();
         let varies = self.random.below(nanos(self.world.delay.1) + 1);
-        Some(self.world.delay.0 + Duration::from_nanos(varies))
+        Some(self.world.delay.0 + Duration::from_nanos(varies + waits))
     }
 
     /// What a node's clock shows.

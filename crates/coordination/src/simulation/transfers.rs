@@ -167,6 +167,9 @@ impl Swarm<'_> {
             return;
         }
         node.has[blob].insert(leaf);
+        if from.is_some() {
+            node.heard = Some(now);
+        }
         let Some(session) = &mut node.sessions[blob] else { return };
         session.progress_at = now;
         let source = from.map_or(Source::Upstream, Source::Peer);
