@@ -23,6 +23,7 @@ use crate::{
     flights::Flights,
     heard::Heard,
     manifests,
+    ranges::RangesSeen,
     recall::lock,
     reputation::Reputation,
     rights::{Granted, Rights},
@@ -80,6 +81,7 @@ impl Fetch {
             sharing: Sharing::default(),
             counters: Arc::default(),
             sizes: Arc::new(Sizes::new()),
+            ranges: Arc::new(RangesSeen::new()),
             traces: Arc::default(),
         };
         let belonging = Arc::new(Mutex::new(Belonging::new(BELONGING, env.config.belongs_ttl)));

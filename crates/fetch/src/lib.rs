@@ -27,6 +27,7 @@ mod flights;
 mod heard;
 mod live;
 mod manifests;
+mod ranges;
 mod reading;
 mod recall;
 mod reputation;

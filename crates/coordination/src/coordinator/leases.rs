@@ -13,7 +13,7 @@ impl<P: Copy + Ord> Coordinator<P> {
     pub(super) fn lend_out(&mut self, asker: Option<Slot>) {
         if std::mem::take(&mut self.lendable) {
             for slot in self.waiting.iter().map(|(_, slot)| *slot).collect::<Vec<_>>() {
-                if self.reading >= self.limits.readers || self.leaves.unread().is_empty() {
+                if self.reading >= self.readers() || self.leaves.unread().is_empty() {
                     break;
                 }
                 self.lend(slot);
@@ -32,7 +32,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             && member.upstream
             && member.reading.is_none()
             && member.upstream_avoided_until <= now
-            && self.reading < self.limits.readers;
+            && self.reading < self.readers();
         let may_come_from_swarm = self.searching && now < self.limits.budget;
         if !may_read || may_come_from_swarm {
             return;
@@ -41,14 +41,15 @@ impl<P: Copy + Ord> Coordinator<P> {
         if self.reads_badly(slot) > 0 && self.has_better_reader(slot, first, false) {
             return;
         }
-        let longest = if self.members == 1 { member.wanted.end } else { first + self.limits.lease };
-        let end = longest.min(member.wanted.end);
-        let range = first..(first + 1..end).find(|leaf| !self.is_to_read(slot, *leaf)).unwrap_or(end.max(first + 1));
-        for leaf in range.clone() {
-            self.leaves.change(leaf, |at| {
-                at.reader = Some(slot);
-                at.in_flight += 1;
-            });
+        let range = if self.bodies.are_whole() {
+            self.lend_body(slot, first)
+        } else {
+            let longest = if self.members == 1 { member.wanted.end } else { first + self.limits.lease };
+            let end = longest.min(member.wanted.end);
+            first..(first + 1..end).find(|leaf| !self.is_to_read(slot, *leaf)).unwrap_or(end.max(first + 1))
+        };
+        for leaf in range.clone().filter(|leaf| *leaf == first || self.is_to_read(slot, *leaf)).collect::<Vec<_>>() {
+            self.lend_leaf(slot, leaf);
         }
         if let Some(reply) = self.reply(slot) {
             reply.read = Some((range.start as u64, range.end as u64));
@@ -58,6 +59,13 @@ impl<P: Copy + Ord> Coordinator<P> {
             member.busy_since.get_or_insert(now);
             self.reading += 1;
         }
+    }
+
+    pub(super) fn lend_leaf(&mut self, slot: Slot, leaf: usize) {
+        self.leaves.change(leaf, |at| {
+            at.reader = Some(slot);
+            at.in_flight += 1;
+        });
     }
 
     /// How little others gain by what a member reads: 0 when they get it soon, 1 when its link is slow, more when they do not get it from
@@ -99,7 +107,8 @@ impl<P: Copy + Ord> Coordinator<P> {
                 })
             };
             // Those who are out of reach read too: each begins elsewhere.
-            let begin = member.crowd.filter(|begin| self.members == 1 && member.wanted.contains(begin));
+            let is_alone = self.members == 1 && !self.bodies.are_whole();
+            let begin = member.crowd.filter(|begin| is_alone && member.wanted.contains(begin));
             let first = begin.and_then(|begin| first_of(&(begin..member.wanted.end)));
             if let Some(first) = first.or_else(|| first_of(&member.wanted)) {
                 return Some(first);
@@ -123,7 +132,7 @@ impl<P: Copy + Ord> Coordinator<P> {
     }
 
     /// Whether a member that lacks a leaf can get it only from upstream, and nobody reads it.
-    fn is_to_read(&self, slot: Slot, leaf: usize) -> bool {
+    pub(super) fn is_to_read(&self, slot: Slot, leaf: usize) -> bool {
         let party = &self.parties[slot];
         let at = self.leaves.at(leaf);
         let Some(member) = party.member.as_ref().filter(|_| at.reader.is_none() && !party.have.contains(leaf)) else {
@@ -142,7 +151,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         if self.leaves.at(leaf).reader != Some(slot) {
             return false;
         }
-        let now = self.clock.passed();
+        let (now, most_readers) = (self.clock.passed(), self.readers());
         self.leaves.change(leaf, |at| {
             at.reader = None;
             at.in_flight = at.in_flight.saturating_sub(1);
@@ -155,10 +164,12 @@ impl<P: Copy + Ord> Coordinator<P> {
         *since = now;
         // Leaves land out of order: some before this one may be on their way still.
         let left = range.clone().find(|leaf| self.leaves.at(*leaf).reader == Some(slot));
+        self.bodies.passed(slot, leaf);
         range.start = left.unwrap_or(range.end);
         if left.is_none() {
             member.reading = None;
-            self.lendable |= self.reading >= self.limits.readers;
+            self.bodies.stopped(slot);
+            self.lendable |= self.reading >= most_readers;
             self.reading -= 1;
         }
         member.took(now);
@@ -178,6 +189,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             && member.reading.take().is_some()
         {
             self.reading -= 1;
+            self.bodies.stopped(slot);
             self.unread(slot, 0..self.leaves.len());
         }
     }
@@ -198,7 +210,8 @@ impl<P: Copy + Ord> Coordinator<P> {
     pub(super) fn reads(&mut self, slot: Slot, range: Range<usize>) {
         let now = self.clock.passed();
         self.stop_reading(slot);
-        if range.is_empty() {
+        if range.is_empty() || self.bodies.are_whole() {
+            self.reads_body(slot, range);
             return;
         }
         let is_others = |leaf: &usize| self.leaves.at(*leaf).reader.is_some() || self.leaves.at(*leaf).copies > 0;
@@ -213,10 +226,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             return;
         }
         for leaf in range.clone() {
-            self.leaves.change(leaf, |at| {
-                at.reader = Some(slot);
-                at.in_flight += 1;
-            });
+            self.lend_leaf(slot, leaf);
         }
         if let Some(member) = self.parties.member_mut(slot) {
             member.reading = Some((range, now));

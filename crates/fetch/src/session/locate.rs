@@ -67,6 +67,7 @@ async fn ask(session: &Session, env: &Env, with_body: bool) -> Result<Located, s
     if with_body {
         let blob = env.upstream.blob(&session.origin, &session.digest, 0).await?;
         if let Some(size) = blob.size() {
+            env.ranges.learn(&session.origin.registry, 0, &blob);
             return Ok(Located { size, upstream: Some((blob.offset(), chunks(blob))) });
         }
     }

@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     face::Error,
     heard::Heard,
+    ranges::RangesSeen,
     reputation::Reputation,
     roll_call::RollCall,
     shown::Shown,
@@ -45,6 +46,7 @@ pub(crate) struct Env {
     pub(crate) sharing: Sharing,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sizes: Arc<Sizes>,
+    pub(crate) ranges: Arc<RangesSeen>,
     pub(crate) traces: Arc<Traces>,
 }
 
