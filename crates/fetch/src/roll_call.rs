@@ -19,6 +19,9 @@ use crate::{coordinators::NEIGHBOURS, heard::Heard};
 /// What peers are asked for to see whether they answer: a tag that nobody has, which is looked up in no time.
 const NOBODYS: &str = "";
 
+/// How often one is asked that is silent, a second each time: it may be too busy to answer at once.
+const TIMES: usize = 2;
+
 /// Asks the peers near a blob whether they are there, where that is not known. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct RollCall {
@@ -99,8 +102,12 @@ impl RollCall {
 
 /// The peer, if it answers at all.
 async fn is_there(swarm: Swarm, peer: PeerId) -> Option<PeerId> {
-    match swarm.tag(peer, NOBODYS).await {
-        Ok(_) | Err(Error::Busy(_) | Error::Unsupported(_) | Error::BadAnswer { .. }) => Some(peer),
-        Err(_) => None,
+    for _ in 0..TIMES {
+        match swarm.tag(peer, NOBODYS).await {
+            Ok(_) | Err(Error::Busy(_) | Error::Unsupported(_) | Error::BadAnswer { .. }) => return Some(peer),
+            Err(Error::Timeout(_)) => {}
+            Err(_) => return None,
+        }
     }
+    None
 }

@@ -363,8 +363,10 @@ async fn of_an_upstream_that_ignores_ranges_one_node_reads_for_all() {
     registry.set_rate(Some(20 * MIB as u64));
     let mut bed = Bed::new();
     let mut nodes = Vec::new();
+    let mut config = Config::default();
+    config.limits.budget = Duration::from_secs(2);
     for _ in 0..4 {
-        nodes.push(bed.node(&registry).await);
+        nodes.push(bed.node_with(&registry, config.clone(), |_| {}).await);
     }
     let reads = nodes.iter().map(|node| node.read(&origin, &digest));
     for (read, end) in futures::future::join_all(reads).await {

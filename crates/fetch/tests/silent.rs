@@ -37,7 +37,7 @@ async fn pull(node: &Node, origin: &Origin, tag: &str) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn peers_that_are_all_silent_are_waited_for_once_for_an_image_and_used_again_once_they_answer() {
+async fn peers_that_are_all_silent_are_waited_for_once_for_an_image_and_not_at_all_for_the_next() {
     let registry = Fake::start().await;
     let origin = registry.origin(REPOSITORY);
     registry.put_image(REPOSITORY, "v1", &layers(100));
