@@ -9,7 +9,7 @@ use std::{hint::black_box, time::Duration};
 use cpu::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shoal_content::{LEAF_SIZE, LeafHash, LeafSet, Outline};
-use shoal_coordination::{Action, Ask, Coordinator, Full, Grant, Limits, Member, Reply, Source};
+use shoal_coordination::{Action, Ask, Coordinator, Full, Grant, Limits, Member, Ranges, Reply, Source};
 
 const LEAVES: u64 = 100;
 
@@ -94,6 +94,7 @@ fn codec(criterion: &mut Criterion<CpuTime>) {
         slots: 4,
         blobs: 1,
         upstream: true,
+        ranges: Ranges::Given,
         wanted: (0, 10_000),
         crowd: None,
     };

@@ -33,5 +33,5 @@ mod wire;
 pub use coordinator::Coordinator;
 pub use limits::Limits;
 pub use member::{Action, Member};
-pub use message::{Ask, Failure, Full, Grant, Reply, Source};
+pub use message::{Ask, Failure, Full, Grant, Ranges, Reply, Source};
 pub use wire::{MAX_MESSAGE, WireError};

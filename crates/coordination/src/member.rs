@@ -7,7 +7,7 @@ use shoal_content::{LeafHash, LeafSet, Outline};
 use crate::{
     clock::Clock,
     limits::Limits,
-    message::{Ask, Failure, Full, Grant, Reply, Source},
+    message::{Ask, Failure, Full, Grant, Ranges, Reply, Source},
     window::Window,
 };
 
@@ -47,6 +47,8 @@ pub struct Member<P> {
     fetching: BTreeMap<u64, Fetching<P>>,
     reading: Option<Range<u64>>,
     upstream: bool,
+    ranges: Ranges,
+    ranges_told: Ranges,
     landed: Vec<(u64, Option<LeafHash>)>,
     failed: Vec<(u64, Source<P>, Failure)>,
     restate: bool,
@@ -96,6 +98,8 @@ impl<P: Copy + Ord> Member<P> {
             fetching: BTreeMap::new(),
             reading: None,
             upstream: true,
+            ranges: Ranges::Unknown,
+            ranges_told: Ranges::Unknown,
             landed: Vec::new(),
             failed: Vec::new(),
             restate: true,
@@ -155,6 +159,7 @@ impl<P: Copy + Ord> Member<P> {
             slots: 0,
             blobs: self.blobs,
             upstream: false,
+            ranges: Ranges::Unknown,
             wanted: (0, 0),
             crowd: None,
         }
@@ -183,6 +188,7 @@ impl<P: Copy + Ord> Member<P> {
             || !self.landed.is_empty()
             || !self.failed.is_empty()
             || self.slots_told != Some(self.slots())
+            || (self.ranges == Ranges::Ignored && self.ranges_told != Ranges::Ignored)
             || self
                 .wanted_told
                 .as_ref()
@@ -202,6 +208,20 @@ impl<P: Copy + Ord> Member<P> {
     /// Whether upstream can be read from here.
     pub fn upstream(&mut self, usable: bool) {
         self.upstream = usable;
+    }
+
+    /// What upstream does with ranges, as far as this node has seen.
+    pub fn ranges(&mut self, ranges: Ranges) {
+        self.ranges = ranges;
+    }
+
+    /// The read under way turns out to be of the whole blob from its beginning, though a part was asked for. All that is lacking here is
+    /// taken from it as it passes, until the coordinator says that another reads.
+    pub fn whole_body(&mut self) {
+        self.ranges = Ranges::Ignored;
+        if let Some(range) = &mut self.reading {
+            *range = self.have.first_missing(0).unwrap_or(range.start)..self.have.capacity();
+        }
     }
 
     /// Another coordinator is asked from now on: it is told everything. What is under way goes on.
@@ -294,9 +314,12 @@ impl<P: Copy + Ord> Member<P> {
             && range.end > end
         {
             range.end = end.max(range.start);
-            actions.push(Action::Cut(range.end));
             if range.is_empty() {
+                // What comes before may still be passing, where upstream sends all from the beginning.
+                actions.push(Action::Cut(0));
                 self.reading = None;
+            } else {
+                actions.push(Action::Cut(range.end));
             }
         }
         if let Some((first, end)) = reply.read {
@@ -332,6 +355,7 @@ impl<P: Copy + Ord> Member<P> {
         self.sequence += 1;
         self.slots_told = Some(slots);
         self.wanted_told = Some(self.wanted.clone());
+        self.ranges_told = self.ranges;
         let full = std::mem::take(&mut self.restate).then(|| {
             let reading = self.reading.clone().unwrap_or(0..0);
             // Nothing can be asked of a member that says that it has all: it asks no more.
@@ -351,6 +375,7 @@ impl<P: Copy + Ord> Member<P> {
             slots,
             blobs: self.blobs,
             upstream: self.upstream,
+            ranges: self.ranges,
             wanted: (self.wanted.start, self.wanted.end),
             // When things happen here to the nanosecond is chance, and another for each member.
             crowd: self.crowd.then(|| self.clock.as_ref().map_or(0, Clock::chance)),

@@ -11,6 +11,18 @@ pub enum Source<P> {
     Peer(P),
 }
 
+/// What upstream does when it is asked for a part of a blob, as far as a member has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranges {
+    /// It has not been asked.
+    #[default]
+    Unknown,
+    /// It gives the part.
+    Given,
+    /// It sends the whole from its beginning, or does not say that it could do otherwise.
+    Ignored,
+}
+
 /// What a member asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask<P> {
@@ -31,6 +43,8 @@ pub struct Ask<P> {
     pub blobs: u32,
     /// Whether it can read from upstream.
     pub upstream: bool,
+    /// What upstream does with ranges.
+    pub ranges: Ranges,
     /// Leaves that it wants, as a range; all for a whole blob.
     pub wanted: (u64, u64),
     /// Others want the blob too, as far as it was ever told: any number, another for each member. A coordinator that knows of nobody else

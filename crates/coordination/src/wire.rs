@@ -6,7 +6,7 @@
 
 use shoal_content::{LeafHash, LeafSet};
 
-use crate::message::{Ask, Failure, Full, Grant, Reply, Source};
+use crate::message::{Ask, Failure, Full, Grant, Ranges, Reply, Source};
 
 /// Largest message, in bytes: the full state of a member of a blob of 64 GiB.
 pub const MAX_MESSAGE: usize = 4 << 20;
@@ -72,6 +72,11 @@ impl<P> Ask<P> {
         out.number(u64::from(self.slots));
         out.number(u64::from(self.blobs));
         out.number(u64::from(self.upstream));
+        out.number(match self.ranges {
+            Ranges::Unknown => 0,
+            Ranges::Given => 1,
+            Ranges::Ignored => 2,
+        });
         out.pair(self.wanted);
         out.option(self.crowd, Writer::number);
         out.0
@@ -119,10 +124,16 @@ impl<P> Ask<P> {
         let slots = u32::try_from(input.number()?).map_err(|_| WireError::Bad("number of slots"))?;
         let blobs = u32::try_from(input.number()?).map_err(|_| WireError::Bad("number of blobs"))?;
         let upstream = input.flag()?;
+        let ranges = match input.number()? {
+            0 => Ranges::Unknown,
+            1 => Ranges::Given,
+            2 => Ranges::Ignored,
+            _ => return Err(WireError::Bad("word on ranges")),
+        };
         let wanted = input.pair()?;
         let crowd = input.option(Reader::number)?;
         input.end()?;
-        Ok(Self { sequence, size, full, landed, failed, slots, blobs, upstream, wanted, crowd })
+        Ok(Self { sequence, size, full, landed, failed, slots, blobs, upstream, ranges, wanted, crowd })
     }
 }
 
@@ -387,6 +398,7 @@ mod tests {
             landed in prop::collection::vec((any::<u64>(), prop::option::of(any::<[u8; 32]>().prop_map(LeafHash))), 0..5),
             failed in prop::collection::vec((any::<u64>(), from(), failure()), 0..4),
             crowd in any::<Option<u64>>(),
+            ranges in prop_oneof![Just(Ranges::Unknown), Just(Ranges::Given), Just(Ranges::Ignored)],
         ) {
             let full = full.map(|(bits, hashes, fetching, reading)| {
                 let mut leaves = LeafSet::empty(bits.len() as u64);
@@ -395,7 +407,7 @@ mod tests {
                 }
                 Full { leaves, hashes, fetching, reading }
             });
-            let ask = Ask { sequence, size, full, landed, failed, slots, blobs, upstream, wanted, crowd };
+            let ask = Ask { sequence, size, full, landed, failed, slots, blobs, upstream, ranges, wanted, crowd };
             prop_assert_eq!(Ask::decode(&ask.encode(name), peer), Ok(ask));
         }
 

@@ -78,6 +78,31 @@ fn a_swarm_nears_the_bound_and_reads_upstream_once() {
     hold_to(&cases, |world| world);
 }
 
+#[test]
+fn where_upstream_ignores_ranges_one_reads_for_all() {
+    let cases = [
+        ("8 cold, U 200 u 400", 8, 200.0, 400.0, false, 1.2),
+        ("8 cold, U 50 u 100", 8, 50.0, 100.0, false, 1.2),
+        ("24 cold, U 100 u 200", 24, 100.0, 200.0, false, 1.3),
+        ("1 alone", 1, 200.0, 400.0, false, 1.02),
+    ];
+    hold_to(&cases, |world| World { ranges: false, ..world });
+}
+
+#[test]
+fn where_upstream_ignores_ranges_another_takes_over_from_a_reader_that_dies() {
+    for silent in [false, true] {
+        let mut world = World { ranges: false, ..World::calm(1, 8, 100, 200.0, 400.0) };
+        let half = world.bound() / 2;
+        world.faults.push((half, Fault::Kill { who: Victim::Busiest, silent }));
+        let outcome = finished(&world);
+        let copies = (outcome.upstream - outcome.lost) / world.size() as f64;
+        let factor = outcome.last().as_secs_f64() / world.bound().as_secs_f64();
+        say(&format!("silent {silent}: {factor:.2} × bound, {copies:.2} copies beside what the dead had read\n"));
+        assert!(copies < 1.1 && factor < 2.5, "silent {silent}: {factor} × bound, {copies} copies");
+    }
+}
+
 /// An image is several blobs, which share the links of their nodes: no leaf may be late for there being many.
 #[test]
 fn several_layers_at_once_are_no_slower_than_one() {

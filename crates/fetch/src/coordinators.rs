@@ -17,6 +17,7 @@ use shoal_swarm::{PeerId, Swarm};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
+    heard::Heard,
     reputation::Reputation,
     search::{Found, Search},
 };
@@ -56,6 +57,7 @@ struct Context {
     swarm: Swarm,
     limits: Limits,
     reputation: Arc<Reputation>,
+    heard: Arc<Heard>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -71,11 +73,12 @@ impl Coordinators {
     }
 
     /// From now on requests are answered.
-    pub(crate) fn begin(&self, swarm: &Swarm, limits: &Limits, reputation: &Arc<Reputation>) {
+    pub(crate) fn begin(&self, swarm: &Swarm, limits: &Limits, reputation: &Arc<Reputation>, heard: &Arc<Heard>) {
         let context = Context {
             swarm: swarm.clone(),
             limits: limits.clone(),
             reputation: reputation.clone(),
+            heard: heard.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
         // Only the first counts: a node has one swarm.
@@ -95,6 +98,7 @@ impl Coordinators {
                 return None;
             }
         };
+        context.heard.gave(Instant::now());
         let reply = self.ask(peer, digest, ask)?;
         let (answer, answered) = oneshot::channel();
         context.runtime.spawn(async move {
@@ -134,7 +138,10 @@ impl Coordinators {
                 return None;
             }
         }
-        let core = Coordinator::new(size, context.limits.clone(), Duration::ZERO)?;
+        // Where all peers are silent, none of them is going to name a holder.
+        let is_alone = context.heard.are_all_silent(Instant::now());
+        let budget = if is_alone { Duration::ZERO } else { context.limits.budget };
+        let core = Coordinator::new(size, Limits { budget, ..context.limits.clone() }, Duration::ZERO)?;
         let (requests, taken) = mpsc::channel(QUEUE);
         requests.try_send(request).ok()?;
         tasks.insert((digest, size), requests);

@@ -23,9 +23,11 @@ use crate::{
     flights::Flights,
     heard::Heard,
     manifests,
+    ranges::RangesSeen,
     recall::lock,
     reputation::Reputation,
     rights::{Granted, Rights},
+    roll_call::RollCall,
     session::{Env, Reader, ReaderStep, Session, Sharing, drive, local},
     shown::Shown,
     sizes::Sizes,
@@ -65,18 +67,21 @@ impl Fetch {
     pub fn new(config: Config, shown: Shown, swarm: Swarm, upstream: Upstream) -> Self {
         let places = Arc::new(Semaphore::new(config.max_sessions));
         let reputation = Arc::new(Reputation::new());
-        shown.coordinators.begin(&swarm, &config.limits, &reputation);
+        let heard = Arc::new(Heard::new());
+        shown.coordinators.begin(&swarm, &config.limits, &reputation, &heard);
         let env = Env {
+            roll_call: RollCall::new(swarm.clone(), heard.clone(), config.limits.budget),
             config,
             store: shown.store.clone(),
             shown,
             swarm,
             upstream,
             reputation,
-            heard: Arc::new(Heard::new()),
+            heard,
             sharing: Sharing::default(),
             counters: Arc::default(),
             sizes: Arc::new(Sizes::new()),
+            ranges: Arc::new(RangesSeen::new()),
             traces: Arc::default(),
         };
         let belonging = Arc::new(Mutex::new(Belonging::new(BELONGING, env.config.belongs_ttl)));
@@ -204,6 +209,7 @@ impl Pulls for Fetch {
     async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Resolved, Error> {
         self.served(origin)?;
         let env = &self.env;
+        env.roll_call.begin(&tags::key_of(&tags::name_of(origin, tag)));
         let known = self.inner.tags.fresh(&tags::name_of(origin, tag), env.config.tag_ttl);
         let resolved = match known {
             Some(resolved) => resolved,

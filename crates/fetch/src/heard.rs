@@ -1,4 +1,4 @@
-//! Which peers have answered of late, as coordinators: whom it is worth waiting for.
+//! Which peers have answered of late: whom it is worth waiting for. What decides; who asks them all is [`crate::roll_call`].
 //!
 //! A node whose peers are all gone must not wait for each of them in turn, blob after blob; one whose peers are well, and only slow to answer
 //! because links are full, must not go on by itself at once, for then bytes come twice.
@@ -40,6 +40,9 @@ struct Inner {
     anybody: Option<Instant>,
     /// When somebody did not.
     silence: Option<Instant>,
+    /// When all were last asked whether they are there, and when each was.
+    called: Option<Instant>,
+    asked: BoundedMap<PeerId, Instant>,
 }
 
 impl Heard {
@@ -49,6 +52,8 @@ impl Heard {
             silent: BoundedMap::new(CAPACITY),
             anybody: None,
             silence: None,
+            called: None,
+            asked: BoundedMap::new(CAPACITY),
         }))
     }
 
@@ -70,23 +75,47 @@ impl Heard {
         inner.silence = Some(now);
     }
 
+    /// Whether all are to be asked now whether they are there: nobody has been heard of for a moment, and they have not just been asked. Says
+    /// so once.
+    pub(crate) fn begin_call(&self, now: Instant) -> bool {
+        let mut inner = self.inner();
+        let is_settled = |at: &Instant| now.saturating_duration_since(*at) >= SETTLED;
+        let is_due = inner.anybody.as_ref().is_none_or(is_settled) && inner.called.as_ref().is_none_or(is_settled);
+        if is_due {
+            inner.called = Some(now);
+        }
+        is_due
+    }
+
+    /// A peer is asked whether it is there.
+    pub(crate) fn asked(&self, peer: PeerId, now: Instant) {
+        self.inner().asked.insert(peer, now);
+    }
+
+    /// All were asked whether they are there, and nobody has answered in time.
+    pub(crate) fn nobody_answered(&self, now: Instant) {
+        self.inner().silence = Some(now);
+    }
+
     /// Whether the peer did not answer a while ago and is passed over still.
     pub(crate) fn is_silent(&self, peer: &PeerId, now: Instant) -> bool {
         self.inner().silent.get(peer).is_some_and(|(at, long)| now.saturating_duration_since(*at) < *long)
     }
 
-    /// A peer gave something: the swarm is there.
+    /// A peer gave something, or asked for it: the swarm is there.
     pub(crate) fn gave(&self, now: Instant) {
         self.inner().anybody = Some(now);
     }
 
     /// Whether a peer may be waited for though it has not answered yet: it or another answered a moment ago, and none was silent since. On
-    /// full links an answer comes late.
+    /// full links an answer comes late. One that has not answered when all were asked is not: others are there, and it may not be.
     pub(crate) fn may_be_late(&self, peer: &PeerId, now: Instant) -> bool {
         let inner = self.inner();
         let lately = |at: &Instant| now.saturating_duration_since(*at) < LATELY;
         let is_swarm_there = inner.anybody.as_ref().is_some_and(lately) && inner.silence <= inner.anybody;
-        inner.answered.get(peer).is_some_and(lately) || is_swarm_there
+        let answered = inner.answered.get(peer);
+        let is_missing = inner.asked.get(peer).is_some_and(|asked| lately(asked) && answered < Some(asked));
+        answered.is_some_and(lately) || (is_swarm_there && !is_missing)
     }
 
     /// Whether somebody was silent a moment ago, and nobody has answered since: then no other is waited for, either.
@@ -118,6 +147,28 @@ mod tests {
         assert!(!heard.may_be_late(&one, begin + SETTLED) && !heard.may_be_late(&other, begin + SETTLED));
         heard.gave(begin + SETTLED * 2);
         assert!(heard.may_be_late(&other, begin + SETTLED * 2));
+    }
+
+    #[test]
+    fn all_are_asked_whether_they_are_there_only_where_nobody_has_been_heard_of_and_their_silence_is_asked_about_again()
+    {
+        let heard = Heard::new();
+        let begin = Instant::now() + LATELY * 2;
+        assert!(heard.begin_call(begin), "nothing is known");
+        assert!(!heard.begin_call(begin + SETTLED / 2), "they have just been asked");
+        heard.nobody_answered(begin);
+        assert!(heard.are_all_silent(begin + SETTLED));
+        assert!(heard.begin_call(begin + SETTLED), "while they count as silent they are asked beside");
+        heard.nobody_answered(begin + SETTLED);
+        assert!(heard.are_all_silent(begin + LATELY), "and count as silent for longer");
+        let (present, missing) = (PeerId::random(), PeerId::random());
+        heard.asked(present, begin + SETTLED);
+        heard.asked(missing, begin + SETTLED);
+        heard.answered(present, begin + LATELY);
+        assert!(!heard.are_all_silent(begin + LATELY), "who answers late is there nevertheless");
+        assert!(heard.may_be_late(&present, begin + LATELY) && heard.may_be_late(&PeerId::random(), begin + LATELY));
+        assert!(!heard.may_be_late(&missing, begin + LATELY), "who did not answer beside it may not be there");
+        assert!(!heard.begin_call(begin + LATELY) && heard.begin_call(begin + LATELY + SETTLED));
     }
 
     #[test]

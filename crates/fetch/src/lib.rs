@@ -12,7 +12,8 @@
 //! [`Fetch::file`] reads what other IPFS peers provide: any UnixFS file by its CID (`dag`).
 //!
 //! Every byte that a reader gets was checked before: leaves from peers against their CIDs, and the whole against its digest before the
-//! leaf that completes it is given out. Peers that lied are avoided (`reputation`).
+//! leaf that completes it is given out. Peers that lied are avoided (`reputation`), and where all are silent nobody is waited for
+//! (`roll_call`).
 
 mod belonging;
 mod bounded;
@@ -26,10 +27,12 @@ mod flights;
 mod heard;
 mod live;
 mod manifests;
+mod ranges;
 mod reading;
 mod recall;
 mod reputation;
 mod rights;
+mod roll_call;
 mod search;
 mod session;
 mod shown;

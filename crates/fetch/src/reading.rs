@@ -4,7 +4,10 @@ use std::{ops::Range, pin::Pin};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use shoal_content::{buffer::Buffer, leaf::leaf_range};
+use shoal_content::{
+    buffer::Buffer,
+    leaf::{leaf_count, leaf_range},
+};
 
 /// Bytes of a blob in order, as upstream sends them.
 pub(crate) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
@@ -39,6 +42,11 @@ impl Reading {
     pub(crate) fn new(chunks: Chunks, offset: u64, range: Range<u64>, size: u64) -> Self {
         let skip = leaf_range(size, range.start).start.saturating_sub(offset);
         Self { chunks, size, range, skip, leaf: None, rest: Bytes::new() }
+    }
+
+    /// Gives out all leaves, of a stream that begins with the blob's first byte, before anything has been taken from it.
+    pub(crate) fn take_all(&mut self) {
+        (self.range, self.skip) = (0..leaf_count(self.size), 0);
     }
 
     /// Ends before leaf `end`; true when nothing is left to be read.

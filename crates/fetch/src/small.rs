@@ -15,7 +15,7 @@ use crate::session::Env;
 /// Peers asked for one blob at once.
 const MAX_ASKED: usize = 3;
 
-/// A blob of at most one leaf, from whichever peer gives it first.
+/// A blob of at most one leaf, from whichever peer gives it first, within `limit`; where nobody is there, that is not waited for.
 pub(crate) async fn from_peers(env: &Arc<Env>, digest: &Digest, limit: Duration) -> Option<(PeerId, Bytes)> {
     let hash = LeafHash(digest.hash().try_into().ok()?);
     let began = Instant::now();
@@ -35,7 +35,15 @@ pub(crate) async fn from_peers(env: &Arc<Env>, digest: &Digest, limit: Duration)
             }
         }
     };
-    let found = tokio::time::timeout(limit, search).await.ok().flatten();
+    let nobody = async {
+        if !env.roll_call.is_nobody_there(digest).await {
+            std::future::pending::<()>().await;
+        }
+    };
+    let found = tokio::select! {
+        found = tokio::time::timeout(limit, search) => found.ok().flatten(),
+        () = nobody => None,
+    };
     tracing::debug!(%digest, found = found.is_some(), took = ?began.elapsed(), "asked the swarm for a manifest or a small blob");
     if found.is_some() {
         env.heard.gave(Instant::now());

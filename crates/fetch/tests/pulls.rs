@@ -352,3 +352,26 @@ async fn nodes_that_start_together_read_upstream_once() {
     let sent = registry.sent(&digest) as f64 / bytes.len() as f64;
     assert!(sent <= 1.05, "{sent} copies");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_upstream_that_ignores_ranges_one_node_reads_for_all() {
+    let registry = Fake::start().await;
+    let bytes = content(15, 24 * MIB + 9);
+    let digest = registry.put_blob(REPOSITORY, bytes.clone());
+    let origin = registry.origin(REPOSITORY);
+    registry.fault(Fault::always(On::Blobs, Does::IgnoreRange));
+    registry.set_rate(Some(20 * MIB as u64));
+    let mut bed = Bed::new();
+    let mut nodes = Vec::new();
+    let mut config = Config::default();
+    config.limits.budget = Duration::from_secs(2);
+    for _ in 0..4 {
+        nodes.push(bed.node_with(&registry, config.clone(), |_| {}).await);
+    }
+    let reads = nodes.iter().map(|node| node.read(&origin, &digest));
+    for (read, end) in futures::future::join_all(reads).await {
+        assert!(end.is_ok() && read == bytes, "{end:?}");
+    }
+    let copies = registry.sent(&digest) as f64 / bytes.len() as f64;
+    assert!(copies < 1.5, "upstream sent {copies:.2} copies");
+}

@@ -41,6 +41,11 @@ impl Usual {
         self.0.map(|usual| usual * 2 / 3)
     }
 
+    /// The time of so many; none where it is not known.
+    pub(super) fn times(&self, count: usize) -> Duration {
+        self.0.map_or(Duration::ZERO, |usual| usual * u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
     /// The time after which something is late.
     pub(super) fn late(&self, limits: &Limits) -> Duration {
         self.0.map_or(limits.first, |usual| usual * limits.patience).max(limits.stall)
@@ -77,6 +82,7 @@ impl<P: Copy + Ord> Coordinator<P> {
                 // It may be the time that is wrong, not the reader: who lies about leaves that it was lent makes others seem late.
                 let lapses = self.leaves.at(range.start).lapses.min(MAX_LAPSES);
                 let late = (late_upstream * (1 << lapses)).min(late_upstream.max(self.limits.first));
+                let late = late + self.usual_upstream.times(self.bodies.to_pass(slot, range.start));
                 (now - *since > late).then_some((slot, range.start, *since))
             })
             .collect();

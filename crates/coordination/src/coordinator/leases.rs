@@ -44,14 +44,15 @@ impl<P: Copy + Ord> Coordinator<P> {
         if self.reads_badly(slot) > 0 && self.has_better_reader(slot, first, false) {
             return;
         }
-        let longest = if self.members == 1 { member.wanted.end } else { first + self.lease(member) };
-        let end = longest.min(member.wanted.end);
-        let range = first..(first + 1..end).find(|leaf| !self.is_to_read(slot, *leaf)).unwrap_or(end.max(first + 1));
-        for leaf in range.clone() {
-            self.leaves.change(leaf, |at| {
-                at.reader = Some(slot);
-                at.in_flight += 1;
-            });
+        let range = if self.bodies.are_whole() {
+            self.lend_body(slot, first)
+        } else {
+            let longest = if self.members == 1 { member.wanted.end } else { first + self.lease(member) };
+            let end = longest.min(member.wanted.end);
+            first..(first + 1..end).find(|leaf| !self.is_to_read(slot, *leaf)).unwrap_or(end.max(first + 1))
+        };
+        for leaf in range.clone().filter(|leaf| *leaf == first || self.is_to_read(slot, *leaf)).collect::<Vec<_>>() {
+            self.lend_leaf(slot, leaf);
         }
         if let Some(reply) = self.reply(slot) {
             reply.read = Some((range.start as u64, range.end as u64));
@@ -66,6 +67,9 @@ impl<P: Copy + Ord> Coordinator<P> {
 
     /// Members that read this blob from upstream at once. Its link is shared by as many blobs as members are getting at a time.
     fn readers(&self) -> usize {
+        if self.bodies.are_whole() {
+            return 1;
+        }
         self.readers.at_once(self.limits.readers.div_ceil(self.blobs_at_once() as usize))
     }
 
@@ -73,6 +77,13 @@ impl<P: Copy + Ord> Coordinator<P> {
     fn lease(&self, member: &Member) -> usize {
         let is_quick = member.taking.get().is_some() && !member.is_slow(self.usual_taking, self.clock.passed());
         if is_quick { self.readers.run(self.limits.lease) } else { 1 }
+    }
+
+    pub(super) fn lend_leaf(&mut self, slot: Slot, leaf: usize) {
+        self.leaves.change(leaf, |at| {
+            at.reader = Some(slot);
+            at.in_flight += 1;
+        });
     }
 
     /// How little others gain by what a member reads: 0 when they get it soon, 1 when its link is slow, more when they do not get it from
@@ -114,7 +125,8 @@ impl<P: Copy + Ord> Coordinator<P> {
                 })
             };
             // Those who are out of reach read too: each begins elsewhere.
-            let begin = member.crowd.filter(|begin| self.members == 1 && member.wanted.contains(begin));
+            let is_alone = self.members == 1 && !self.bodies.are_whole();
+            let begin = member.crowd.filter(|begin| is_alone && member.wanted.contains(begin));
             let first = begin.and_then(|begin| first_of(&(begin..member.wanted.end)));
             if let Some(first) = first.or_else(|| first_of(&member.wanted)) {
                 return Some(first);
@@ -138,7 +150,7 @@ impl<P: Copy + Ord> Coordinator<P> {
     }
 
     /// Whether a member that lacks a leaf can get it only from upstream, and nobody reads it.
-    fn is_to_read(&self, slot: Slot, leaf: usize) -> bool {
+    pub(super) fn is_to_read(&self, slot: Slot, leaf: usize) -> bool {
         let party = &self.parties[slot];
         let at = self.leaves.at(leaf);
         let Some(member) = party.member.as_ref().filter(|_| at.reader.is_none() && !party.have.contains(leaf)) else {
@@ -170,9 +182,11 @@ impl<P: Copy + Ord> Coordinator<P> {
         *since = now;
         // Leaves land out of order: some before this one may be on their way still.
         let left = range.clone().find(|leaf| self.leaves.at(*leaf).reader == Some(slot));
+        self.bodies.passed(slot, leaf);
         range.start = left.unwrap_or(range.end);
         if left.is_none() {
             member.reading = None;
+            self.bodies.stopped(slot);
             self.reading -= 1;
         }
         member.took(now);
@@ -198,6 +212,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             && member.reading.take().is_some()
         {
             self.reading -= 1;
+            self.bodies.stopped(slot);
             self.unread(slot, 0..self.leaves.len());
         }
     }
@@ -218,7 +233,8 @@ impl<P: Copy + Ord> Coordinator<P> {
     pub(super) fn reads(&mut self, slot: Slot, range: Range<usize>) {
         let now = self.clock.passed();
         self.stop_reading(slot);
-        if range.is_empty() {
+        if range.is_empty() || self.bodies.are_whole() {
+            self.reads_body(slot, range);
             return;
         }
         let is_others = |leaf: &usize| self.leaves.at(*leaf).reader.is_some() || self.leaves.at(*leaf).copies > 0;
@@ -233,10 +249,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             return;
         }
         for leaf in range.clone() {
-            self.leaves.change(leaf, |at| {
-                at.reader = Some(slot);
-                at.in_flight += 1;
-            });
+            self.lend_leaf(slot, leaf);
         }
         if let Some(member) = self.parties.member_mut(slot) {
             member.reading = Some((range, now));

@@ -8,6 +8,7 @@
 //! | `grants` | which leaf goes from whom to whom |
 //! | `leases` | who reads what from upstream |
 //! | `readers` | how many read at once, and how long a run each is lent |
+//! | `bodies` | who reads where upstream sends only whole bodies |
 //! | `claims` | what a party says that it has, and whose word on a hash counts |
 //! | `failures` | what follows when something was not given, or is not believed |
 //! | `lateness` | what has not come in time; when nothing will come any more |
@@ -16,6 +17,7 @@
 //! as there are sources that can send more than before. A leaf is found by rarity, in sets of bits; only what comes to a party or leaves
 //! with it is counted leaf by leaf.
 
+mod bodies;
 mod claims;
 mod failures;
 mod grants;
@@ -34,6 +36,7 @@ use std::{
 use shoal_content::{Outline, leaf::leaf_count, outline::MAX_BLOB_SIZE};
 
 use self::{
+    bodies::Bodies,
     lateness::Usual,
     leaves::{Known, Leaves},
     parties::{Member, Open, Parties, Slot},
@@ -43,7 +46,7 @@ use self::{
 use crate::{
     clock::Clock,
     limits::Limits,
-    message::{Ask, Reply},
+    message::{Ask, Ranges, Reply},
 };
 
 /// Searches for holders beside the first, when somebody lacks what nobody has.
@@ -70,6 +73,8 @@ pub struct Coordinator<P> {
     can_read: usize,
     reading: usize,
     readers: Readers,
+    /// What is known of how upstream sends the blob.
+    bodies: Bodies,
     /// Whether holders are still being looked for.
     searching: bool,
     /// Somebody lacks what nobody has: another search is worth its while.
@@ -112,6 +117,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             can_read: 0,
             reading: 0,
             readers: Readers::default(),
+            bodies: Bodies::default(),
             searching: true,
             stuck: false,
             searches_left: SEARCHES_AGAIN,
@@ -250,7 +256,11 @@ impl<P: Copy + Ord> Coordinator<P> {
             }
         }
         self.queue(slot);
-        self.divide();
+        if self.bodies.are_whole() {
+            self.one_reads(slot);
+        } else {
+            self.divide();
+        }
         replies.extend(self.serve(Some(slot)));
         replies
     }
@@ -316,6 +326,7 @@ impl<P: Copy + Ord> Coordinator<P> {
             self.blobs[blobs - 1] += 1;
             self.can_read = self.can_read + usize::from(ask.upstream) - usize::from(member.upstream);
             member.upstream = ask.upstream;
+            self.bodies.said(std::mem::replace(&mut member.ranges, ask.ranges), ask.ranges);
             member.crowd = ask.crowd.map(|chance| (chance % count as u64) as usize);
         }
         slot
@@ -336,6 +347,7 @@ impl<P: Copy + Ord> Coordinator<P> {
                 self.blobs[blobs - 1] -= 1;
             }
             self.can_read -= usize::from(member.upstream);
+            self.bodies.said(member.ranges, Ranges::Unknown);
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     bits::Bits,
+    message::Ranges,
     pace::{self, Pace},
 };
 
@@ -74,6 +75,7 @@ pub(super) struct Member {
     /// Blobs that its node is getting, as it says: 1 to 16.
     pub blobs: Option<usize>,
     pub upstream: bool,
+    pub ranges: Ranges,
     /// Others want the blob too, as it was told by another coordinator: where it begins to read while they are out of reach.
     pub crowd: Option<usize>,
     pub upstream_avoided_until: Duration,
@@ -230,6 +232,7 @@ impl Member {
             slots: 0,
             blobs: None,
             upstream: true,
+            ranges: Ranges::Unknown,
             crowd: None,
             upstream_avoided_until: Duration::ZERO,
             refused: BTreeMap::new(),

@@ -14,6 +14,8 @@ const MAX_BROKEN: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     pub broken: Vec<String>,
+    /// Upstream ignores ranges: who is not the one to read is cut off, and what it was lent is lent to another before it hears of that.
+    cuts_off: bool,
     lives: BTreeMap<u64, Life>,
 }
 
@@ -28,6 +30,10 @@ struct Life {
 }
 
 impl Audit {
+    pub(super) fn new(gives_ranges: bool) -> Self {
+        Self { cuts_off: !gives_ranges, ..Self::default() }
+    }
+
     pub(super) fn begun(&mut self, life: u64, node: Peer) {
         self.lives.insert(life, Life { node, ..Life::default() });
     }
@@ -70,6 +76,7 @@ impl Audit {
                 && reader != to
                 && now - since < nanos(LEAST_LEASE)
                 && !life.jumped
+                && !self.cuts_off
                 && self.broken.len() < MAX_BROKEN
             {
                 self.broken.push(format!(

@@ -9,7 +9,7 @@ use super::{
     events::Event,
     swarm::{Swarm, at, hash},
 };
-use crate::{Ask, Failure, Full, Reply, Source};
+use crate::{Ask, Failure, Full, Ranges, Reply, Source};
 
 /// How often a liar asks, answered or not.
 const ASKS: Duration = Duration::from_millis(50);
@@ -59,6 +59,7 @@ impl Swarm<'_> {
             slots: 4,
             blobs: 1,
             upstream: true,
+            ranges: Ranges::Unknown,
             wanted: (0, count),
             crowd: None,
         };

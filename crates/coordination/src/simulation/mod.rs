@@ -39,6 +39,8 @@ pub struct World {
     pub blobs: Vec<u64>,
     /// What upstream gives, in bytes a second.
     pub upstream: f64,
+    /// Whether it gives parts of blobs; otherwise it sends every reader the whole from its beginning.
+    pub ranges: bool,
     /// The nodes. Each one's number is its name.
     pub nodes: Vec<Node>,
     /// One way of a message: at least, and what it varies by.
@@ -170,6 +172,7 @@ impl World {
             seed,
             blobs: vec![leaves * shoal_content::LEAF_SIZE],
             upstream: mbit(upstream),
+            ranges: true,
             nodes: vec![node; nodes],
             delay: (Duration::from_millis(2), Duration::from_millis(2)),
             queue: Duration::ZERO,

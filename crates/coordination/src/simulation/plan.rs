@@ -94,6 +94,8 @@ pub fn plan(seed: u64) -> (Kind, World) {
     for kind in kinds {
         befall(&mut world, kind, &mut random);
     }
+    // By chance of its own: what else a seed stands for stays the same.
+    world.ranges = !Random::new(seed ^ 0xb0d1e5).chance(10);
     world.end = quiet(&world) + patience(&world);
     (kind, world)
 }
@@ -181,6 +183,9 @@ pub fn check(seed: u64) -> (Kind, World, Outcome, Option<String>) {
 /// Where nothing happens, and whoever lies and whatever clocks show, 1.03 copies; 1.3 else, and for each time that nodes lose their
 /// coordinator, or cannot hear it, what upstream sends until all have found the next one together: [`REGROUPED`].
 ///
+/// Where upstream ignores ranges, what it sends from the moment when the first find out until one of them alone reads, and its bytes again for
+/// each fault, since who takes over begins anew.
+///
 /// One that lies takes nothing from the others by its word alone. Each one more can, with another, have a source passed over that gave them
 /// nothing, and so have read again what a member takes at once: in a blob of a few leaves that is more than 0.3 copies.
 pub fn allowed(kind: Kind, world: &World) -> f64 {
@@ -199,7 +204,14 @@ pub fn allowed(kind: Kind, world: &World) -> f64 {
     if world.delay.0 + world.delay.1 > world.limits.budget / 4 {
         apart += world.nodes.iter().map(|node| node.starts).max().unwrap_or_default() + REGROUPED;
     }
-    match kind {
+    let messages = world.first_byte + (world.delay.0 + world.delay.1) * 4;
+    let anew = if world.ranges { 0.0 } else { world.upstream * messages.as_secs_f64() };
+    let anew = match kind {
+        Kind::Calm | Kind::Clocks => anew,
+        _ if world.ranges => 0.0,
+        _ => anew + size * (1 + world.faults.len()) as f64,
+    };
+    let allowed = match kind {
         Kind::Calm | Kind::Clocks => size * 1.03,
         Kind::Liars => {
             let liars = world.nodes.iter().filter(|node| node.habit != Habit::Honest).count();
@@ -207,7 +219,8 @@ pub fn allowed(kind: Kind, world: &World) -> f64 {
             size * 1.3 + again as f64
         }
         _ => size * 1.3 + world.upstream * apart.as_secs_f64(),
-    }
+    };
+    allowed + anew
 }
 
 /// Until nodes that had different coordinators have one again: who has just asked the right one in vain waits for the answer, then until it

@@ -65,6 +65,7 @@ impl Swarm<'_> {
         let size = self.world.blobs[blob];
         let mut member = Member::new(Outline::growing(size).expect("a small blob"), self.world.limits.clone());
         member.want(0..member.have().capacity());
+        member.ranges(self.nodes[at(peer)].ranges);
         self.nodes[at(peer)].sessions[blob] = Some(Session {
             member,
             is_done: false,

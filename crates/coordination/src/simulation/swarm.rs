@@ -16,6 +16,7 @@ use super::{
     links::{Links, Moment},
     session::Session,
 };
+use crate::Ranges;
 
 /// How long it takes until the others give up a node that vanished without a word.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(8);
@@ -37,6 +38,8 @@ pub(super) struct State {
     pub sessions: Vec<Option<Session>>,
     pub instances: Vec<Option<Instance>>,
     pub liars: Vec<Option<Liar>>,
+    /// What it has seen upstream do with ranges.
+    pub ranges: Ranges,
     /// Coordinators that did not answer, and when.
     pub silent: BTreeMap<Peer, Moment>,
     /// When another node answered or gave something last, and when one that was asked did not.
@@ -128,6 +131,7 @@ impl<'a> Swarm<'a> {
                 sessions: outlines.iter().map(|_| None).collect(),
                 instances: outlines.iter().map(|_| None).collect(),
                 liars: outlines.iter().map(|_| None).collect(),
+                ranges: Ranges::Unknown,
                 silent: BTreeMap::new(),
                 heard: None,
                 unheard: None,
@@ -142,7 +146,7 @@ impl<'a> Swarm<'a> {
             outlines,
             ranks,
             outcome: Outcome { finished: vec![None; count], ..Outcome::default() },
-            audit: Audit::default(),
+            audit: Audit::new(world.ranges),
             instances_begun: 0,
             queue: BinaryHeap::new(),
             order: 0,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use shoal_content::leaf::leaf_range;
+use shoal_content::leaf::{leaf_count, leaf_range};
 
 use super::{
     Peer,
     events::Event,
     swarm::{Swarm, at, hash},
 };
-use crate::{Action, Failure, Grant, Source};
+use crate::{Action, Failure, Grant, Ranges, Source};
 
 /// A leaf that is had from a peer.
 pub(super) enum Fetch {
@@ -118,14 +118,23 @@ impl Swarm<'_> {
 
     pub(super) fn first_byte(&mut self, peer: Peer, blob: usize, id: u64) {
         let upstream = self.nodes.len();
+        let (size, gives_ranges) = (self.world.blobs[blob], self.world.ranges);
+        let ranges = if gives_ranges { Ranges::Given } else { Ranges::Ignored };
         let Some(session) = self.session(peer, blob) else { return };
-        let Some(read) = session.read.as_ref().filter(|read| read.id == id) else { return };
+        let Some(read) = session.read.as_mut().filter(|read| read.id == id) else { return };
+        session.member.ranges(ranges);
+        if !gives_ranges && (read.next, read.end) != (0, leaf_count(size)) {
+            (read.next, read.end) = (0, leaf_count(size));
+            session.member.whole_body();
+        }
         let leaf = read.next;
-        let bytes = leaf_range(self.world.blobs[blob], leaf);
+        self.nodes[at(peer)].ranges = ranges;
+        let bytes = leaf_range(size, leaf);
         let flow = self.links.open(self.now, upstream, at(peer), blob, leaf, bytes.end - bytes.start);
         if let Some(read) = self.session(peer, blob).and_then(|session| session.read.as_mut()) {
             read.flow = Some(flow);
         }
+        self.turn(peer, blob);
     }
 
     /// A leaf's last byte has come.
@@ -166,9 +175,12 @@ impl Swarm<'_> {
         if !node.alive {
             return;
         }
-        node.has[blob].insert(leaf);
         if from.is_some() {
             node.heard = Some(now);
+        }
+        if !node.has[blob].insert(leaf) && from.is_none() {
+            // It has passed because upstream sends all.
+            return;
         }
         let Some(session) = &mut node.sessions[blob] else { return };
         session.progress_at = now;

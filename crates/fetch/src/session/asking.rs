@@ -39,6 +39,8 @@ const GRACE: Duration = Duration::from_millis(500);
 
 impl Driver<'_> {
     pub(super) async fn choose_coordinator(&mut self) {
+        // Where nobody is there, the nearest is not asked in vain for each blob anew.
+        self.env.roll_call.is_nobody_there(&self.session.digest).await;
         match self.candidate(false).await {
             Some(peer) => self.ask_from_now_on(Coordinator::Peer(peer)),
             None => {

@@ -148,7 +148,8 @@ impl<'a> Driver<'a> {
         let size = partial.size();
         session.sized(size, partial.clone());
         let outline = partial.outline();
-        let member = Member::new(outline, env.config.limits.clone());
+        let mut member = Member::new(outline, env.config.limits.clone());
+        member.ranges(env.ranges.of(&session.origin.registry));
         let have = member.have();
         let resumed = have.iter().map(|leaf| leaf_range(size, leaf)).map(|range| range.end - range.start).sum();
         session.state().trace.resumed = resumed;

@@ -25,10 +25,12 @@ pub(super) async fn locate(session: &Session, env: &Env, began: Instant) -> Resu
     tokio::pin!(budget);
     // A body that is opened to learn the size is what a node that is alone goes on to read; where there are others, most of it
     // is read by them, and a body that is dropped has cost upstream what was under way.
-    let is_alone = env.swarm.nearest(&session.digest, 2).await.is_ok_and(|nearest| nearest.len() < 2);
+    let is_nobody_there = env.roll_call.is_nobody_there(&session.digest).await;
+    let is_alone =
+        is_nobody_there || env.swarm.nearest(&session.digest, 2).await.is_ok_and(|nearest| nearest.len() < 2);
     let mut asking: Option<BoxFuture<'_, Result<Located, shoal_upstream::Error>>> = None;
     let mut refusal: Option<shoal_upstream::Error> = None;
-    let mut ask_upstream = false;
+    let mut ask_upstream = is_nobody_there;
     loop {
         if session.close_if_unread() {
             return Ok(None);
@@ -65,6 +67,7 @@ async fn ask(session: &Session, env: &Env, with_body: bool) -> Result<Located, s
     if with_body {
         let blob = env.upstream.blob(&session.origin, &session.digest, 0).await?;
         if let Some(size) = blob.size() {
+            env.ranges.learn(&session.origin.registry, 0, &blob);
             return Ok(Located { size, upstream: Some((blob.offset(), chunks(blob))) });
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use shoal_content::leaf::leaf_range;
-use shoal_coordination::{Failure, Source};
+use shoal_coordination::{Failure, Ranges, Source};
 
 use super::drive::{Driver, MAX_BARREN_READS};
 use crate::{
@@ -21,12 +21,20 @@ use crate::{
 
 pub(super) enum ReadState {
     None,
-    Opening(Range<u64>, BoxFuture<'static, Result<Reading, shoal_upstream::Error>>),
+    Opening(Range<u64>, BoxFuture<'static, Result<Opened, shoal_upstream::Error>>),
     Open(Box<Reading>),
 }
 
+/// A body that upstream has begun to send.
+pub(super) struct Opened {
+    pub(super) reading: Box<Reading>,
+    ranges: Ranges,
+    /// A part was asked for, and all is sent from the beginning.
+    is_whole: bool,
+}
+
 pub(super) enum ReadEvent {
-    Opened(Box<Reading>),
+    Opened(Opened),
     Refused(shoal_upstream::Error),
     Leaf(u64, Bytes),
     End,
@@ -56,14 +64,26 @@ impl Driver<'_> {
                 env.upstream.blob_range(&session.origin, &session.digest, start..end).await?
             };
             let offset = blob.offset();
-            Ok(Reading::new(counted(chunks(blob), arriving), offset, range, size))
+            let ranges = env.ranges.learn(&session.origin.registry, start, &blob);
+            let is_whole = offset < start || (ranges == Ranges::Ignored && end < size);
+            let reading = Reading::new(counted(chunks(blob), arriving), offset, range, size);
+            Ok(Opened { reading: Box::new(reading), ranges, is_whole })
         };
         self.read = ReadState::Opening(wanted, opening.boxed());
     }
 
     pub(super) fn read_event(&mut self, event: ReadEvent) {
         match event {
-            ReadEvent::Opened(mut reading) => {
+            ReadEvent::Opened(opened) => {
+                let Opened { mut reading, ranges, is_whole } = opened;
+                self.member.ranges(ranges);
+                if is_whole {
+                    self.note("upstream ignores ranges: it is read from the beginning".to_owned());
+                    self.member.whole_body();
+                    reading.take_all();
+                    self.read = ReadState::Open(reading);
+                    return;
+                }
                 // It may have been cut while it was opened.
                 let end = match &self.read {
                     ReadState::Opening(range, _) => range.end,
@@ -75,6 +95,10 @@ impl Driver<'_> {
             ReadEvent::Leaf(leaf, bytes) => {
                 add(&self.env.counters.from_upstream, bytes.len() as u64);
                 self.session.state().trace.from_upstream += bytes.len() as u64;
+                if self.member.have().contains(leaf) {
+                    // It passes because upstream sends all, and is here already.
+                    return;
+                }
                 self.write(leaf, bytes, Source::Upstream, None);
             }
             ReadEvent::End => self.read = ReadState::None,
@@ -104,7 +128,7 @@ pub(super) async fn next_read(state: &mut ReadState) -> ReadEvent {
     match state {
         ReadState::None => std::future::pending().await,
         ReadState::Opening(_, opening) => match opening.await {
-            Ok(reading) => ReadEvent::Opened(Box::new(reading)),
+            Ok(opened) => ReadEvent::Opened(opened),
             Err(error) => ReadEvent::Refused(error),
         },
         ReadState::Open(reading) => match reading.next().await {

@@ -308,7 +308,7 @@ impl Driver<'_> {
 
     async fn read_again(&mut self, doubt: &mut Doubt, event: ReadEvent) -> Result<(), Error> {
         match event {
-            ReadEvent::Opened(reading) => self.read = ReadState::Open(reading),
+            ReadEvent::Opened(opened) => self.read = ReadState::Open(opened.reading),
             ReadEvent::End => self.read = ReadState::None,
             ReadEvent::Leaf(leaf, bytes) => {
                 doubt.slowest = doubt.slowest.max(doubt.read_at.elapsed());

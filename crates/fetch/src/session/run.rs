@@ -21,7 +21,9 @@ use crate::{
     config::Config,
     face::Error,
     heard::Heard,
+    ranges::RangesSeen,
     reputation::Reputation,
+    roll_call::RollCall,
     shown::Shown,
     sizes::Sizes,
     trace::{Counters, Traces, add},
@@ -40,9 +42,11 @@ pub(crate) struct Env {
     pub(crate) upstream: Upstream,
     pub(crate) reputation: Arc<Reputation>,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) roll_call: RollCall,
     pub(crate) sharing: Sharing,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sizes: Arc<Sizes>,
+    pub(crate) ranges: Arc<RangesSeen>,
     pub(crate) traces: Arc<Traces>,
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its part")]
 
 pub mod liar;
+pub mod plug;
 
 use std::{
     io,
@@ -17,6 +18,8 @@ use shoal_store::{Options, Store};
 use shoal_swarm::{Admission, Blocks, Identity, Multiaddr, PeerId, Provides, Seed, Swarm, SwarmKey};
 use shoal_upstream::{Upstream, fake::Fake};
 use tempfile::TempDir;
+
+use self::plug::Plug;
 
 /// Longer than anything here should take, on a busy machine too.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -103,6 +106,15 @@ impl Bed {
     /// A node that knows all nodes before it.
     pub async fn node(&mut self, registry: &Fake) -> Node {
         self.node_with(registry, Config::default(), |_| {}).await
+    }
+
+    /// Nodes that come from now on reach those before them by a way that can be unplugged.
+    pub async fn unpluggable(&mut self) -> Plug {
+        let plug = Plug::default();
+        for seed in &mut self.seeds {
+            *seed = plug.to(seed).await;
+        }
+        plug
     }
 
     /// A peer of whatever kind, connected to all before it.
