@@ -40,7 +40,7 @@ cargo xtask COMMAND
   bench              what a release build does in a second, a core and a byte of memory
   bench micro [ARGS] hashing, messages, grants and the store, each by itself (criterion's arguments)
   bench swarm [ARGS] how near many nodes come to what their links allow (root; --help tells more)
-  bench ipfs [RUNS]  blocks between two Kubos, two of ours, and one of each
+  bench ipfs [RUNS] [NAME]  blocks between two Kubos, two of ours, and one of each
   bench bitswap [ARGS]  blocks between nodes beside a bare stream (--help tells more)
   image              target/image/shoal.tar: a static program in an image, for `ctr images import`
   deps               installs what tests and image need (root on Debian)
