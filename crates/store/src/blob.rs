@@ -3,6 +3,7 @@
 use std::{
     fmt,
     fs::File,
+    ops::Range,
     os::unix::fs::FileExt,
     sync::{Arc, OnceLock},
 };
@@ -13,6 +14,7 @@ use shoal_content::{Cid, Digest, Outline, buffer::Buffer};
 use crate::{
     error::{Error, Result},
     hash::hash_file,
+    layout::Layout,
     shared::Shared,
 };
 
@@ -77,12 +79,20 @@ impl Blob {
         Ok(Arc::clone(self.outline.get_or_init(|| Arc::new(outline))))
     }
 
+    /// Bytes `range` if they have just come and are in memory still: does not block. `None` otherwise, and where the range is not within one leaf.
+    pub fn read_from_memory(&self, range: Range<u64>) -> Option<Bytes> {
+        self.shared.recent.read(&self.digest, self.size, &range)
+    }
+
     /// Up to `len` bytes from `offset` on: fewer, or none, where the blob ends before.
     pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let len = len.min(left);
-        if let Some(bytes) = self.shared.recent.read(&self.digest, self.size, &(offset..offset + len as u64)) {
+        if let Some(bytes) = self.read_from_memory(offset..offset + len as u64) {
             return Ok(bytes);
+        }
+        if let Some(leaf) = self.shared.read_leaf(&self.digest, &self.file, offset, len, Layout::blob) {
+            return Ok(leaf);
         }
         let mut buffer = Buffer::of(len);
         match self.file.read_exact_at(&mut buffer, offset) {

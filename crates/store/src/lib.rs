@@ -33,6 +33,7 @@
 //! | `store`, `tags` | the face: [`Store`] |
 //! | `shared` | what all handles of a store share, and how it is closed |
 //! | `blob`, `block` | reading whole blobs and blocks of them |
+//! | `recent`, `first_reads` | leaves that are read from memory, or past the page cache |
 //! | `partial`, `map` | a blob in progress, and the log of its verified leaves |
 //! | `pace` | which way the next leaf is written, past the page cache or through it: pure |
 //! | `publish` | the one way in which a file becomes a blob |
@@ -47,6 +48,7 @@ mod block;
 mod disk;
 mod error;
 mod eviction;
+mod first_reads;
 mod hash;
 mod index;
 mod layout;

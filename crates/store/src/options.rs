@@ -37,10 +37,10 @@ pub enum Indexing {
     Memory,
 }
 
-/// Whether leaves are written past the page cache.
+/// Whether leaves are written past the page cache, and read past it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direct {
-    /// Where the file system takes direct writes and the disk is quick.
+    /// Where the file system takes that; written so where the disk is quick.
     #[default]
     Auto,
     /// Never.
@@ -66,7 +66,7 @@ pub struct Options {
     pub max_tags: usize,
     /// A partial that nobody has had open for so long goes first when room is needed. Counts from opening the store, not across restarts.
     pub partial_ttl: Duration,
-    /// Whether leaves are written past the page cache.
+    /// Whether leaves are written past the page cache, and read past it.
     pub direct: Direct,
     /// Memory that the index may use for caching, in bytes.
     pub index_cache: u64,

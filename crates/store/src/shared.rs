@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -11,11 +12,13 @@ use std::{
     time::Instant,
 };
 
-use shoal_content::Digest;
+use bytes::Bytes;
+use shoal_content::{Digest, LEAF_SIZE};
 
 use crate::{
     blob::Blob,
     error::{Error, Result},
+    first_reads::FirstReads,
     index::Index,
     layout::Layout,
     options::Options,
@@ -42,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) recent: Recent,
     /// How leaves are written.
     pub(crate) writing: Writing,
+    /// How they are read back.
+    pub(crate) first_reads: FirstReads,
     /// Keeps other processes out. Last, so that it is given back when all else is closed.
     pub(crate) _lock: File,
 }
@@ -75,6 +80,19 @@ impl Shared {
             }
             Err(error) => Err(Error::io("open", path, 0)(error)),
         }
+    }
+
+    /// What is asked of a blob's file, which `path_of` names, if it is a whole leaf that is to be read otherwise than the rest: see `first_reads`.
+    pub(crate) fn read_leaf(
+        &self,
+        digest: &Digest,
+        file: &File,
+        offset: u64,
+        len: usize,
+        path_of: fn(&Layout, &Digest) -> PathBuf,
+    ) -> Option<Bytes> {
+        let is_leaf = len as u64 == LEAF_SIZE && offset.is_multiple_of(LEAF_SIZE);
+        is_leaf.then(|| self.first_reads.read(digest, &path_of(&self.layout, digest), file, offset))?
     }
 
     /// What is put off until somebody uses the store: last uses, and an index that failed.

@@ -14,6 +14,7 @@ use crate::{
     blob::Blob,
     block::Block,
     error::{Error, Result},
+    first_reads::FirstReads,
     hash::hash_bytes,
     index::{Index, MemoryIndex, SledIndex},
     layout::Layout,
@@ -99,6 +100,7 @@ impl Store {
         };
         let shared = Arc::new(Shared {
             writing: Writing::new(options.direct),
+            first_reads: FirstReads::new(options.direct),
             options,
             layout,
             index,

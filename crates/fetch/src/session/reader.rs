@@ -102,6 +102,9 @@ impl Reader {
             };
             let size = source.size();
             let end = leaf_range(size, leaf).end.min(range.end);
+            if let Some(bytes) = source.read_from_memory(position, end) {
+                return Ok(Step::Bytes(bytes));
+            }
             let digest = self.session.digest;
             let read = tokio::task::spawn_blocking(move || source.read(position, end)).await;
             break match read {
@@ -137,6 +140,14 @@ impl Source {
         match self {
             Source::Blob(blob) => blob.size(),
             Source::Partial(partial) => partial.size(),
+        }
+    }
+
+    /// Bytes that have just come, without a word to the disk.
+    fn read_from_memory(&self, from: u64, to: u64) -> Option<Bytes> {
+        match self {
+            Source::Blob(blob) => blob.read_from_memory(from..to),
+            Source::Partial(partial) => partial.read_from_memory(from..to),
         }
     }
 

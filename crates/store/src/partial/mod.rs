@@ -35,6 +35,7 @@ use self::{
 use crate::{
     blob::Blob,
     error::{Error, Result},
+    layout::Layout,
     map::{Entry, Map},
     shared::Shared,
     table::{Claim, Claimed, Slot, lock},
@@ -182,6 +183,11 @@ impl Partial {
         Ok(true)
     }
 
+    /// Bytes `range` if they have just come and are in memory still: does not block. `None` otherwise, and where the range is not within one leaf.
+    pub fn read_from_memory(&self, range: Range<u64>) -> Option<Bytes> {
+        self.shared.recent.read(&self.digest, self.size, &range)
+    }
+
     /// Up to `len` bytes from `offset` on; fewer where the blob ends before. `Error::NotWritten` when a leaf of the range is not there.
     /// Works after `commit` and `discard` too.
     pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
@@ -248,6 +254,7 @@ impl Partial {
         self.shared.recent.forget(&self.digest, index);
         if index < whole.leaves {
             *whole = Whole::new(self.digest.algorithm());
+            progress.hashed = 0;
         }
         let range = leaf_range(self.size, index);
         self.slot.written.fetch_sub(range.end - range.start, Ordering::Relaxed);
@@ -323,7 +330,7 @@ impl Partial {
     }
 
     fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        match self.shared.recent.read(&self.digest, self.size, &range) {
+        match self.read_from_memory(range.clone()) {
             Some(bytes) => Ok(bytes),
             None => self.read_file(range),
         }
@@ -331,6 +338,9 @@ impl Partial {
 
     fn read_file(&self, range: Range<u64>) -> Result<Bytes> {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        if let Some(leaf) = self.shared.read_leaf(&self.digest, &self.file, range.start, len, Layout::part) {
+            return Ok(leaf);
+        }
         let mut buffer = Buffer::of(len);
         let path = || self.shared.layout.part(&self.digest);
         self.file.read_exact_at(&mut buffer, range.start).map_err(|error| Error::io("read", path(), 0)(error))?;

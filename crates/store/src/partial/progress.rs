@@ -10,6 +10,8 @@ pub(super) struct Progress {
     pub(super) outline: Outline,
     /// The first leaf that is missing.
     pub(super) frontier: u64,
+    /// Leaves in the whole digest, as `Whole` has it, for those who do not wait for that.
+    pub(super) hashed: u64,
     /// Leaves that somebody is writing.
     pub(super) writing: HashSet<u64>,
     pub(super) state: State,
@@ -31,6 +33,7 @@ impl Progress {
             have: LeafSet::empty(leaf_count(size)),
             outline,
             frontier: 0,
+            hashed: 0,
             writing: HashSet::new(),
             state: State::Open,
         })

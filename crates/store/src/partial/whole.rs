@@ -2,11 +2,13 @@
 //!
 //! It is one chain of steps from the first byte to the last, which leaves half of a core's SHA unit idle; a leaf's hash is another such chain. So it is moved on
 //! beside them: whoever hashes a leaf that has just come takes with it the leaf that the whole needs next, at hardly any cost
-//! (`docs/performance.md`). What so falls behind, because leaves come out of order, is caught up with by their writers, a few leaves
+//! (`docs/performance.md`). Where several hash leaves that came together, they do so one after the other, each with one leaf of the whole. What so falls behind, because leaves come out of order, is caught up with by their writers, a few leaves
 //! at a time, so that none is kept for long; `verify` does the rest.
 
+use std::sync::MutexGuard;
+
 use shoal_content::{
-    Algorithm, Hasher, LeafHash,
+    Algorithm, Hasher, LEAF_SIZE, LeafHash,
     leaf::{leaf_count, leaf_range},
 };
 
@@ -16,9 +18,9 @@ use crate::{
     table::lock,
 };
 
-/// Leaves that the whole digest may be behind without a writer's catching up: what it costs `verify` at the end, some milliseconds, and
-/// enough for leaves that are hashed side by side.
-const MAY_BE_BEHIND: u64 = 4;
+/// Leaves that the whole digest may be behind without a writer's catching up: what it costs `verify` at the end, 5 ms, and half of the youngest leaves
+/// that are in memory still.
+const MAY_BE_BEHIND: u64 = 8;
 
 /// Leaves that one writer hashes at most when it catches up: some milliseconds.
 const CATCH_UP: u64 = 4;
@@ -47,7 +49,7 @@ impl Partial {
         if self.digest.algorithm() != Algorithm::Sha256 {
             return None;
         }
-        let mut whole = self.whole.try_lock().ok()?;
+        let mut whole = self.whole_for(bytes)?;
         let next = leaf_range(self.size, whole.leaves);
         // The rest of a longer one would be hashed alone, and who asked would wait for it.
         let is_as_long = next.end - next.start <= bytes.len() as u64;
@@ -57,8 +59,27 @@ impl Partial {
         // An error is come upon again, and told, by `verify`.
         let leaf = self.read(next).ok()?;
         let hash = whole.hasher.update_beside(&leaf, bytes);
-        whole.leaves += 1;
+        self.advance(&mut whole);
         Some(hash)
+    }
+
+    /// The whole digest, to be moved on beside these bytes. Who has it is at one leaf, mostly: where the one after that is there too, to wait costs no more than
+    /// to hash these bytes alone, and saves the whole's being hashed alone later.
+    fn whole_for(&self, bytes: &[u8]) -> Option<MutexGuard<'_, Whole>> {
+        if let Ok(whole) = self.whole.try_lock() {
+            return Some(whole);
+        }
+        let is_worth_it = bytes.len() as u64 == LEAF_SIZE && {
+            let progress = lock(&self.progress);
+            progress.have.contains(progress.hashed + 1)
+        };
+        is_worth_it.then(|| lock(&self.whole))
+    }
+
+    /// One more leaf is in the whole digest.
+    fn advance(&self, whole: &mut Whole) {
+        whole.leaves += 1;
+        lock(&self.progress).hashed = whole.leaves;
     }
 
     /// Takes a leaf that an earlier attempt wrote if its bytes have this hash still; false when they have not. Into the whole digest too, in the same pass,
@@ -71,7 +92,8 @@ impl Partial {
         let mut hasher = whole.hasher.clone();
         let is_right = hasher.update_with_leaf(bytes) == hash;
         if is_right {
-            *whole = Whole { hasher, leaves: index + 1 };
+            whole.hasher = hasher;
+            self.advance(&mut whole);
         }
         is_right
     }
@@ -91,7 +113,7 @@ impl Partial {
                     return;
                 }
             }
-            whole.leaves += 1;
+            self.advance(&mut whole);
         }
     }
 
@@ -117,7 +139,7 @@ impl Partial {
         while whole.leaves < leaf_count(self.size) {
             let leaf = self.read(leaf_range(self.size, whole.leaves))?;
             whole.hasher.update(&leaf);
-            whole.leaves += 1;
+            self.advance(whole);
         }
         let actual = whole.hasher.clone().finish();
         if actual != digest {
@@ -130,12 +152,12 @@ impl Partial {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use shoal_content::{Digest, LEAF_SIZE};
+    use shoal_content::Digest;
 
     use super::*;
     use crate::{options::Options, store::Store};
 
-    const LEAVES: u64 = 9;
+    const LEAVES: u64 = 13;
 
     fn blob() -> Vec<u8> {
         let size = (LEAVES - 1) * LEAF_SIZE + 77;
@@ -203,6 +225,27 @@ mod tests {
         partial.forget_leaf(0).unwrap();
         land(&partial, &blob, 0);
         partial.verify().unwrap();
+    }
+
+    #[test]
+    fn who_hashes_while_another_does_waits_if_there_is_a_leaf_to_take_along_and_else_does_not() {
+        let blob = blob();
+        let (_folder, partial) = begin(Algorithm::Sha256, &blob);
+        land(&partial, &blob, 0);
+        let coming = leaf(&blob, 3);
+        let whole = lock(&partial.whole);
+        assert_eq!(partial.hash_beside(&coming), None, "only the leaf that the other is at is there");
+        for index in [1, 2] {
+            let bytes = leaf(&blob, index);
+            partial.write_leaf(index, &bytes, LeafHash::of(&bytes)).unwrap();
+        }
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| partial.hash_beside(&coming));
+            assert_eq!(partial.hash_beside(b"short"), None);
+            drop(whole);
+            assert_eq!(waiting.join().unwrap(), Some(LeafHash::of(&coming)));
+        });
+        assert_eq!(lock(&partial.whole).leaves, 1);
     }
 
     #[test]
