@@ -31,6 +31,11 @@ const STARVED_LEAVES: u32 = 2;
 /// until each has its turn.
 const CROWD: usize = 6;
 
+/// Of fewer leaves it says nothing until it has been so many times: on slow links the first of them go from one to the next for seconds before
+/// all have something to give.
+const MANY: usize = 8;
+const STARVED_AT_LAST: usize = 8;
+
 /// Sources without what was granted, one after the other, after which the coordinator is of no use; and how long nothing has landed by then.
 const MAX_IN_VAIN: u32 = 8;
 const IN_VAIN_FOR: Duration = Duration::from_millis(500);
@@ -70,6 +75,11 @@ impl Watch {
         self.in_vain += 1;
         self.empty.insert(source);
     }
+}
+
+/// How many times in a row so many leaves may be with others and not given here, where so many neighbours have read something.
+fn may_starve(leaves: usize, readers: usize) -> usize {
+    if leaves < MANY { STARVED_AT_LAST } else { readers / CROWD }
 }
 
 impl Driver<'_> {
@@ -138,7 +148,7 @@ impl Driver<'_> {
                 let still: BTreeSet<u64> = lacking.intersection(&self.watch.seen).copied().collect();
                 (self.watch.seen, self.watch.starved) =
                     if still.is_empty() { (lacking, 0) } else { (still, self.watch.starved + 1) };
-                if self.watch.starved > words.len() / CROWD {
+                if self.watch.starved > may_starve(self.watch.seen.len(), words.len()) {
                     self.leave(coordinator, "it does not give what others have").await;
                 }
             }
@@ -165,5 +175,17 @@ impl Driver<'_> {
             Some(next) => self.ask_from_now_on(Coordinator::Peer(next)),
             None => self.ask_from_now_on(Coordinator::Itself),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_leaves_are_waited_for_longer_than_many_and_in_a_crowd_all_are() {
+        assert_eq!(may_starve(1, 2), STARVED_AT_LAST, "the first leaves go from one to the next");
+        assert_eq!(may_starve(MANY, 1), 0, "one reads all, and nothing is passed on");
+        assert!(may_starve(MANY, 16) > may_starve(MANY, 2));
     }
 }
