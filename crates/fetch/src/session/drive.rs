@@ -1,7 +1,7 @@
 //! The driver of a session: carries out what the coordinator grants.
 //!
 //! ```text
-//! coordinator (this node, or a peer) ◄── what landed, what failed, free slots
+//! coordinator (this node, or a peer) ◄── what landed, what failed, how many at once
 //!        └──► grants ──► blocks from peers (bitswap) ─┐
 //!        └──► leases ──► leaves from upstream ────────┴─► writes (store) ──► readers, peers
 //! ```
