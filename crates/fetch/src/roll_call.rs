@@ -46,12 +46,14 @@ impl RollCall {
         }
     }
 
-    /// Whether it is known that nobody is there. Takes no longer than the budget, and no time where it is known already.
+    /// Whether it is known that nobody is there. Takes no longer than the budget, or twice that where this node is too busy to say so in time,
+    /// and no time where it is known already.
     pub(crate) async fn is_nobody_there(&self, near: &Digest) -> bool {
         self.begin(near);
         if !self.heard.are_all_silent(Instant::now()) {
-            // An error means that the sender is gone, which cannot be: `self` holds it.
-            let _ = self.is_open.subscribe().wait_for(|is_open| !is_open).await;
+            let mut is_open = self.is_open.subscribe();
+            // Whichever way it ends, what is known by then counts.
+            let _ = tokio::time::timeout(self.budget * 2, is_open.wait_for(|is_open| !is_open)).await;
         }
         self.heard.are_all_silent(Instant::now())
     }

@@ -156,6 +156,10 @@ mod tests {
 
     /// The answer to a member's next request; `None` where it is kept open.
     fn asked(coordinator: &mut Coordinator<u32>, peer: u32, ranges: Ranges) -> Option<Reply<u32>> {
+        asked_at(coordinator, peer, ranges, NOW)
+    }
+
+    fn asked_at(coordinator: &mut Coordinator<u32>, peer: u32, ranges: Ranges, now: Duration) -> Option<Reply<u32>> {
         let sequence = NEXT.fetch_add(1, Ordering::Relaxed);
         let is_new = coordinator.parties.slot(peer).is_none();
         let nothing =
@@ -173,7 +177,7 @@ mod tests {
             wanted: (0, LEAVES),
             crowd: None,
         };
-        let replies = coordinator.ask(peer, ask, NOW);
+        let replies = coordinator.ask(peer, ask, now);
         replies.into_iter().find(|(to, reply)| *to == peer && reply.sequence == sequence).map(|(_, reply)| reply)
     }
 
@@ -203,6 +207,27 @@ mod tests {
         assert_eq!(asked(&mut coordinator, 3, Ranges::Unknown).and_then(|reply| reply.read), None);
         let lent: Vec<(u64, u64)> = coordinator.gone(1, NOW).into_iter().filter_map(|(_, reply)| reply.read).collect();
         assert_eq!(lent, [(0, LEAVES)]);
+    }
+
+    #[test]
+    fn one_that_says_that_ranges_are_ignored_and_reads_nothing_holds_nobody_up_for_long() {
+        let mut coordinator = Coordinator::new(LEAVES * LEAF_SIZE, Limits::default(), Duration::ZERO).unwrap();
+        coordinator.search_over(NOW);
+        assert_eq!(asked(&mut coordinator, 0, Ranges::Ignored).unwrap().read, Some((0, LEAVES)));
+        let mut lent = Vec::new();
+        let end = Limits::default().silence + Duration::from_millis(200);
+        let mut now = NOW;
+        // All go on asking, as honest members do and as a liar can.
+        while now < end && lent.is_empty() {
+            now += Duration::from_millis(20);
+            for peer in 0..3 {
+                let ranges = if peer == 0 { Ranges::Ignored } else { Ranges::Unknown };
+                lent.extend(asked_at(&mut coordinator, peer, ranges, now).and_then(|reply| reply.read).map(|_| peer));
+            }
+            let replies = coordinator.tick(now);
+            lent.extend(replies.into_iter().filter(|(_, reply)| reply.read.is_some()).map(|(peer, _)| peer));
+        }
+        assert!(lent.iter().any(|peer| *peer != 0), "{lent:?} by {now:?}");
     }
 
     #[test]

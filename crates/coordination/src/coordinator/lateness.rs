@@ -61,6 +61,9 @@ impl<P: Copy + Ord> Coordinator<P> {
         let readers = u32::try_from(self.reading).unwrap_or(u32::MAX);
         let shared = self.usual_share.0.map_or(Duration::ZERO, |share| share * readers.saturating_mul(SHARED));
         let late_upstream = self.usual_upstream.late(&self.limits).max(shared);
+        // Nobody else reads beside who says that upstream ignores ranges: it has less time to show that it reads.
+        let is_to_show = self.bodies.are_whole() && self.usual_upstream.0.is_none();
+        let late_upstream = if is_to_show { late_upstream.min(self.limits.silence) } else { late_upstream };
         let late: Vec<(Slot, usize, Slot, Duration)> = self
             .parties
             .members()

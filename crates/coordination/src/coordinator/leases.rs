@@ -211,6 +211,7 @@ impl<P: Copy + Ord> Coordinator<P> {
         if let Some(member) = self.parties.member_mut(slot)
             && member.reading.take().is_some()
         {
+            member.is_fresh = false;
             self.reading -= 1;
             self.bodies.stopped(slot);
             self.unread(slot, 0..self.leaves.len());
